@@ -1,0 +1,54 @@
+# make study · test · lab · notebooks · bench · slow · clean   (README.md says what each does)
+PROFILE ?= mini
+BACKBONES ?=
+DATA ?=
+PYTHON ?= python3
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export MPLBACKEND := Agg
+ifneq ($(DATA),)
+export SARCLIP_DATA := $(abspath $(DATA))
+endif
+
+NUMBERED := $(sort $(wildcard nbs/0*.ipynb))
+API := $(sort $(wildcard nbs/api/*.ipynb nbs/api/formats/*.ipynb))
+IN_PLACE := jupyter execute --inplace
+
+.PHONY: study test pytest slow lab notebooks bench clean
+.DELETE_ON_ERROR:
+
+study: .venv/ready
+	snakemake --cores all --nolock --rerun-incomplete --keep-going --quiet host reason rules \
+	  --config profile=$(PROFILE) backbones="$(BACKBONES)"
+	@sarclip-report $(PROFILE)
+
+# The notebooks run one after the other, in name order: the numbered ones make each other's inputs.
+test: export SARCLIP_RUNS := $(CURDIR)/runs/nbdev_test
+test: .venv/ready
+	rm -rf runs/nbdev_test
+	nbdev_test --n_workers 0 --timing
+	python -m pytest tests -m "not slow"
+
+slow: .venv/ready
+	python -m pytest tests -m slow -s
+
+lab: .venv/ready
+	jupyter lab nbs
+
+notebooks: export SARCLIP_RUNS := $(CURDIR)/runs/notebooks
+notebooks: .venv/ready
+	rm -rf runs/notebooks
+	for notebook in $(NUMBERED) $(API); do $(IN_PLACE) $$notebook || exit 1; done
+	nbdev_clean
+
+bench: .venv/ready
+	for script in bench/*.py; do python $$script || exit 1; done
+
+clean:
+	rm -rf runs .snakemake .venv .pytest_cache .hypothesis *.egg-info
+
+# Made anew when what is installed changes; a broken install leaves no mark and is begun again.
+.venv/ready: settings.ini setup.py constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@

@@ -1,0 +1,99 @@
+"""The study as a stranger runs it: whole, again, interrupted, and broken."""
+import json
+import os
+import re
+import signal
+import time
+
+import nbformat
+import pytest
+
+from conftest import STUDY
+
+STEPS = ["data/00_data", "data/01_build_dataset", *(f"sarclip-mini/stage1/{n}" for n in (
+    "02_train_stage1", "03_train_stage2", "04_eval_retrieval", "05_eval_recognition", "06_ablations", "07_explore"))]
+
+
+def metrics(project, step: str) -> dict:
+    return json.loads((project.runs / "tiny" / step / "metrics.json").read_text())
+
+
+def test_every_step_leaves_its_artefacts(studied):
+    for step in STEPS:
+        folder = studied.runs / "tiny" / step
+        for name in ("params.yaml", "metrics.json", "provenance.json", f"{folder.name}.ipynb"): assert (folder / name).is_file(), f"{step}/{name}"
+        assert json.loads((folder / "provenance.json").read_text())["packages"]["torch"]
+    assert not list((studied.runs / "tiny").rglob("*.part"))
+
+
+def test_metrics_keys_follow_the_contract(studied):
+    retrieval, recognition = metrics(studied, STEPS[4]), metrics(studied, STEPS[5])
+    for key in ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "mean_recall"): assert f"retrieval/sarclip_1m/{key}" in retrieval
+    for key in ("retrieval/sarclip_1m/mean_recall/ceiling", "retrieval_facts/sarclip_1m/mean_recall", "retrieval_facts/sarclip_1m/mean_recall/chance",
+                "untrained/retrieval/sarclip_1m/mean_recall"): assert key in retrieval
+    for key in ("linear_probe/mstar_soc/accuracy", "linear_probe/mstar_soc/accuracy/ci95", "untrained/linear_probe/mstar_soc/accuracy",
+                "text_classification/mstar_soc/accuracy", "raw_pixels/mstar_soc/accuracy"): assert key in recognition
+    for step in STEPS:
+        for key, value in metrics(studied, step).items():
+            assert re.fullmatch(r"[\w.+-]+(/[\w.+-]+)+", key), key
+            assert isinstance(value, (int, float, list)), key
+
+
+def test_report_is_one_page_that_invents_nothing(studied):
+    page = (studied.runs / "tiny" / "report.html").read_text()
+    assert not re.search(r'(src|href)="https?://[^"]+\.(js|css|png)', page), "the report loads something from elsewhere"
+    assert "not run" in page
+    value = metrics(studied, STEPS[4])["retrieval/sarclip_1m/mean_recall"]
+    assert f"{value:.2f}" in page and "15.25" in page
+
+
+def test_second_study_does_nothing(studied):
+    report = studied.runs / "tiny" / "report.html"
+    before, started = report.stat().st_mtime_ns, time.monotonic()
+    status, output = studied.study()
+    assert status == 0 and report.stat().st_mtime_ns == before, output
+    assert not re.search("▶", output), output
+
+
+def test_notebook_runs_alone_from_both_folders(studied):
+    for cwd, notebook in ((".", "nbs/04_eval_retrieval.ipynb"), ("nbs", "04_eval_retrieval.ipynb")):
+        status, output = studied.call("papermill", notebook, str(studied.folder / "out.ipynb"), "-p", "profile", "tiny", "-p", "max_steps", "1",
+                                      "-p", "batch_size", "8", cwd=cwd)
+        assert status == 0, output[-3000:]
+
+
+def test_seed_repeats_the_study(studied):
+    step = "sarclip-mini/stage1/03_train_stage2"
+    first = (studied.runs / "tiny" / step / "model.safetensors").read_bytes()
+    status, output = studied.call("sarclip-run", "03_train_stage2", "--profile", "tiny")
+    assert status == 0, output[-3000:]
+    assert (studied.runs / "tiny" / step / "model.safetensors").read_bytes() == first
+
+
+def test_killed_study_resumes_without_redoing_finished_steps(fresh):
+    process = fresh.start(*STUDY)
+    done = fresh.runs / "tiny" / STEPS[1] / "metrics.json"
+    deadline = time.monotonic() + 300
+    while not done.exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0][-3000:]
+        time.sleep(0.2)
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    stamp = done.stat().st_mtime_ns
+    status, output = fresh.call(*STUDY[:-2], "--until", "train_stage1", *STUDY[-2:])
+    assert status == 0, output[-3000:]
+    assert done.stat().st_mtime_ns == stamp and "▶ 00_data" not in output and "▶ 02_train_stage1" in output
+
+
+def test_failing_notebook_shows_its_cell_error_and_stays_readable(fresh):
+    path = fresh.folder / "nbs" / "01_build_dataset.ipynb"
+    notebook = nbformat.read(path, 4)
+    notebook.cells.append(nbformat.v4.new_code_cell("raise ArithmeticError('a planted failure')"))
+    nbformat.write(notebook, path)
+    status, output = fresh.study()
+    assert status != 0
+    assert "ArithmeticError: a planted failure" in output and "▶ 02_train_stage1" not in output
+    executed = nbformat.read(fresh.runs / "tiny" / "data" / "01_build_dataset" / "01_build_dataset.ipynb", 4)
+    assert any(cell.get("outputs") for cell in executed.cells)
+    assert not (fresh.runs / "tiny" / "data" / "01_build_dataset" / "metrics.json").exists()
