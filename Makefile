@@ -5,7 +5,6 @@ DATA ?=
 PYTHON ?= python3
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-export MPLBACKEND := Agg
 ifneq ($(DATA),)
 export SARCLIP_DATA := $(abspath $(DATA))
 endif
@@ -23,6 +22,7 @@ study: .venv/ready
 	@sarclip-report $(PROFILE)
 
 # The notebooks run one after the other, in name order: the numbered ones make each other's inputs.
+test: export MPLBACKEND := Agg
 test: export SARCLIP_RUNS := $(CURDIR)/runs/nbdev_test
 test: .venv/ready
 	rm -rf runs/nbdev_test

@@ -183,7 +183,7 @@ def interactive_page(
     text = meta.astype("string").fillna("")
     data = {f"meta_{i}": text[c].tolist() for i, c in enumerate(meta.columns)}
     data |= {f"x_{i}": c[:, 0].astype(np.float32) for i, c in enumerate(maps.values())} | {f"y_{i}": c[:, 1].astype(np.float32) for i, c in enumerate(maps.values())}
-    data |= {"thumbnail": thumbnail_uris(thumbnails), "alpha": np.full(len(meta), .8), "words": text.agg(" ".join, axis=1).str.lower().tolist()}
+    data |= {"thumbnail": thumbnail_uris(thumbnails), "size": np.full(len(meta), 7.0), "words": text.agg(" ".join, axis=1).str.lower().tolist()}
     source = ColumnDataSource(data)
     facts = "".join(f"<div><b>{html.escape(c)}</b> @meta_{i}</div>" for i, c in enumerate(meta.columns))
     tooltip = f"<div style='max-width:260px;font-size:13px'><img src='@thumbnail' width='144' height='144' alt='' style='image-rendering:pixelated'>{facts}</div>"
@@ -196,9 +196,9 @@ def interactive_page(
     search = TextInput(title="Show what contains", placeholder="a word of any fact, e.g. a class", width=320)
     found = Div(text=f"{len(meta):,} images")
     search.js_on_change("value_input", CustomJS(args={"source": source, "found": found}, code="""
-        const word = cb_obj.value_input.trim().toLowerCase(), {words, alpha} = source.data
+        const word = cb_obj.value_input.trim().toLowerCase(), {words, size} = source.data
         let n = 0
-        for (let i = 0; i < words.length; i++) { const hit = words[i].includes(word); n += hit; alpha[i] = hit ? 0.8 : 0.04 }
+        for (let i = 0; i < words.length; i++) { const hit = words[i].includes(word); n += hit; size[i] = hit ? 7 : 1.5 }
         found.text = n.toLocaleString("en") + " images"
         source.change.emit()"""))
     head = Div(text=f"<h1 style='font-size:20px;margin:0'>{html.escape(title)}</h1><p style='margin:4px 0'>Hover over a point to see its image. "
@@ -210,16 +210,16 @@ def interactive_page(
 MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "plus", "hex", "star")
 
 def _figure(source, number: int, column: int, groups: list[str], tooltip: str, ranges: dict):
-    from bokeh.models import CDSView, GroupFilter, Legend, LegendItem
+    from bokeh.models import CDSView, GroupFilter, HoverTool, Legend, LegendItem
     from bokeh.plotting import figure
 
-    plot = figure(height=620, sizing_mode="stretch_width", tools="pan,wheel_zoom,box_zoom,reset,save,hover", active_scroll="wheel_zoom",
-                  tooltips=tooltip, x_axis_label="first coordinate (no unit)", y_axis_label="second coordinate (no unit)", **ranges)
+    plot = figure(height=620, sizing_mode="stretch_width", tools=["pan", "wheel_zoom", "box_zoom", "reset", "save", HoverTool(tooltips=tooltip, limit=1)],
+                  active_scroll="wheel_zoom", toolbar_location="above", x_axis_label="first coordinate (no unit)", y_axis_label="second coordinate (no unit)", **ranges)
     ranges.update(x_range=plot.x_range, y_range=plot.y_range)
     items = []
     for group, colour, i in zip(groups, palette(len(groups)), range(len(groups))):
         view = CDSView(filter=GroupFilter(column_name=f"meta_{column}", group=group))
-        glyph = plot.scatter(f"x_{number}", f"y_{number}", source=source, view=view, size=7, color=colour, fill_alpha="alpha", line_alpha="alpha",
+        glyph = plot.scatter(f"x_{number}", f"y_{number}", source=source, view=view, size="size", color=colour, alpha=.8,
                              marker=MARKERS[i % len(MARKERS)])
         items.append(LegendItem(label=group or "(none)", renderers=[glyph]))
     plot.add_layout(Legend(items=items, click_policy="hide", label_text_font_size="11px", spacing=1, ncols=math.ceil(len(items) / 24)), "right")

@@ -165,6 +165,11 @@ class Manifest(Part):
         return self.model_copy(update={"datasets": self.datasets | {name: self.datasets[name].as_packed(release) for name, release in releases.items()}})
 
 # %% ../nbs/api/05_manifest.ipynb #a4734f74
+class _Loader(yaml.SafeLoader):
+    "Safe YAML without dates, which nothing here is."
+    yaml_implicit_resolvers = {first: [r for r in resolvers if r[0] != "tag:yaml.org,2002:timestamp"]
+                               for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+
 def load_manifest(
     path: Path | None = None,    # the file; None: `data_manifest.yaml` of the project
 ) -> Manifest:                   # all of it, checked
@@ -175,11 +180,15 @@ def load_manifest(
     path = project_root() / "data_manifest.yaml" if path is None else Path(path)
     if not path.is_file(): raise FileNotFoundError(f"there is no manifest {path}")
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        text = path.read_text(encoding="utf-8")
+        node, content = yaml.compose(text, Loader=_Loader), yaml.load(text, Loader=_Loader)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error})") from error
     except yaml.MarkedYAMLError as error:
         raise ValueError(f"{path}, line {error.problem_mark.line + 1}: not YAML ({error.problem})") from error
+    if not isinstance(node, yaml.MappingNode): raise ValueError(f"{path}, line 1: expected the keys 'datasets' and 'evaluations', found something else")
     _refuse_duplicates(path, node, set())
-    content = _named(yaml.safe_load(path.read_text(encoding="utf-8")))
+    content = _named(content)
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
@@ -189,9 +198,8 @@ def load_manifest(
         raise ValueError(f"{path}, line {line}, {'.'.join(keys)}: {mistake}")
     return manifest
 
-def _named(content: Any) -> Any:
+def _named(content: dict[str, Any]) -> dict[str, Any]:
     "Copy each entry's key into the entry, as its name; the schema judges whatever has another shape."
-    if not isinstance(content, dict): return content
     return {section: {key: {"name": key} | entry if isinstance(entry, dict) else entry for key, entry in entries.items()}
             if section in ("datasets", "evaluations") and isinstance(entries, dict) else entries
             for section, entries in content.items()}
@@ -209,8 +217,8 @@ def _contradictions(manifest: Manifest) -> Iterator[tuple[tuple[str | int, ...],
         for n, label in enumerate(task.classes):
             if label not in known: yield ("evaluations", key, "classes", n), f"dataset {task.dataset} has no class {label!r}, expected {_closest(label, known)}"
 
-def _refuse_duplicates(path: Path, node: yaml.Node | None, seen: set[int]) -> None:
-    if node is None or id(node) in seen: return    # an alias shows the same node again
+def _refuse_duplicates(path: Path, node: yaml.Node, seen: set[int]) -> None:
+    if id(node) in seen: return    # an alias shows the same node again
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
         lines: dict[str, int] = {}

@@ -102,13 +102,13 @@ th,td{padding:.28em .45em;border-bottom:1px solid var(--line);text-align:right;w
 th{font-weight:600}thead th{border-bottom:2px solid var(--line)}th[scope=row],th.first,.text{text-align:left}td.text{white-space:normal;min-width:9em}td.wide{min-width:16em}td.links{white-space:nowrap;text-align:left}
 .measured th[scope=row]{white-space:normal;min-width:15em}
 th[scope=row]{position:sticky;left:0;background:#fff}th small{font-weight:400;color:var(--soft);display:block}
-td.ours{background:var(--ours)}td.got{font-weight:700}td.none{color:var(--soft);font-size:.74rem}.group{border-left:1px solid var(--line)}
+td.ours{background:var(--ours)}td.got{font-weight:700}td.none{color:var(--soft);font-size:.88em}.group{border-left:1px solid var(--line)}
 ol.notes{padding-left:1.6em;margin:.3em 0}figure{margin:1em 0;break-inside:avoid}figure img{max-width:100%;height:auto;border:1px solid var(--line)}figcaption{color:var(--soft);font-size:.85rem}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:1em}details{margin:.8em 0}summary{cursor:pointer;font-weight:600;padding:.3em 0}
 code{font-size:.85em;background:#f3f5f7;padding:.05em .3em;overflow-wrap:anywhere}.bad{color:#a40e26;font-weight:600}.open{color:#7a4e00;font-weight:600}
 @media(max-width:600px){body{font-size:15px;padding:10px}th[scope=row],.measured th[scope=row]{min-width:10em;max-width:11em;white-space:normal;overflow-wrap:anywhere}th,td{padding:.25em .4em}}
 @media print{body{max-width:none;padding:0;font-size:10pt}nav{display:none}details::details-content{content-visibility:visible;display:block;height:auto}
-.scroll{overflow:visible}table{font-size:6.6pt}th,td{padding:.15em .3em}td.ours{-webkit-print-color-adjust:exact;print-color-adjust:exact}tr{break-inside:avoid}h2{break-after:avoid}}
+.scroll{overflow:visible}table{font-size:6.6pt}th,td{padding:.15em .3em}td.ours{-webkit-print-color-adjust:exact;print-color-adjust:exact}tr{break-inside:avoid}h2,h3,section>p{break-after:avoid}}
 """
 
 # %% ../nbs/api/21_report.ipynb #296d6ab1

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['INITS', 'NOTEBOOKS', 'Settings', 'DataSettings', 'BuildSettings', 'ModelSettings', 'TrainSettings', 'Stage1Settings',
            'RetrievalSettings', 'RecognitionSettings', 'AblationSettings', 'ExploreSettings', 'ReportSettings',
-           'load_profile', 'read_settings', 'check']
+           'load_profile', 'did_you_mean', 'read_settings', 'check']
 
 # %% ../nbs/api/02_settings.ipynb #79db7756
 import difflib
@@ -90,14 +90,18 @@ def load_profile(
     "Read `profiles/<name>.yaml`; raises ValueError for a name without a file, or a key that is no notebook."
     folder = project_root() / "profiles"
     known = sorted(p.stem for p in folder.glob("*.yaml"))
-    if name not in known: raise ValueError(f"profile {name!r} is unknown: {folder} holds {', '.join(known)}{_did_you_mean(name, known)}")
+    if name not in known: raise ValueError(f"profile {name!r} is unknown: {folder} holds {', '.join(known)}{did_you_mean(name, known)}")
     profile = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
     allowed = [*NOTEBOOKS, "title", "backbones", "inits", "main_init"]
     for key in profile:
-        if key not in allowed: raise ValueError(f"profiles/{name}.yaml: unknown key {key!r}; it takes {', '.join(allowed)}{_did_you_mean(key, allowed)}")
+        if key not in allowed: raise ValueError(f"profiles/{name}.yaml: unknown key {key!r}; it takes {', '.join(allowed)}{did_you_mean(key, allowed)}")
     return profile
 
-def _did_you_mean(name: str, known: list[str]) -> str:
+def did_you_mean(
+    name: str,           # what was given
+    known: list[str],    # what there is
+) -> str:                # "; did you mean 'mini'?", or "" when nothing is close
+    "The end of an error message about a misspelt name."
     close = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -112,7 +116,7 @@ def read_settings(
              if not k.startswith("_") and k not in ("In", "Out") and isinstance(v, (type(None), bool, int, float, str, list, dict, Path))}
     for name in given:
         if name not in kind.model_fields:
-            raise ValueError(f"{notebook} has no parameter {name!r}; it takes {', '.join(kind.model_fields)}{_did_you_mean(name, list(kind.model_fields))}")
+            raise ValueError(f"{notebook} has no parameter {name!r}; it takes {', '.join(kind.model_fields)}{did_you_mean(name, list(kind.model_fields))}")
     given = {k: v for k, v in given.items() if v is not None}
     return check(notebook, load_profile(given.get("profile", "mini")).get(notebook, {}) | given)
 

@@ -240,7 +240,7 @@ def _verdict(printed: float, exact: Fraction) -> str:
 # %% ../nbs/api/20_tables.ipynb #38a2f965
 ROMAN = {1: "I", 3: "III", 4: "IV", 5: "V", 6: "VI"}
 
-def _row_name(row: Any) -> str: return f"{row.method} {row.backbone} from {row.init}" + (f", tuned on {row.tuned_on}" if getattr(row, "tuned_on", None) else "")
+def _row_name(row: Any) -> str: return f"{row.method} {row.backbone} from {row.init}" + (f", tuned on {row.tuned_on}" if isinstance(getattr(row, "tuned_on", None), str) else "")
 
 def _audit_totals() -> list[tuple]:
     table = paper_tables()[1].set_index("dataset")

@@ -37,7 +37,9 @@ def polarisation_of(
 def read_ships(
     path: Path,    # a scene's Ship.xml
 ) -> dict[tuple[int, int], dict[str, Any]]:    # centre (x, y) in the scene, pixels -> facts of the ship
-    """Facts by ship: angle_incidence (deg), length (m, from AIS where it states one), serial (the MMSI number), type (MarineTraffic's wording).
+    """Facts by ship: angle_incidence (deg), length (m), serial (the MMSI number), type (MarineTraffic's wording, where it has one).
+
+    The length is the one AIS states; where AIS sends 0 for "not stated" it is the one the dataset's authors measured in the image.
 
     Raises FileNotFoundError, or ValueError naming the file.
     """
@@ -46,11 +48,11 @@ def read_ships(
     ships = {}
     for ship in parse_xml_bytes(path.read_bytes().replace(b"<\\ShipList>", b"</ShipList>"), path).iter("ship"):
         facts: dict[str, Any] = {"angle_incidence": number_of(ship, "SARShipInformation/Incidence", path)}
-        length = number_of(ship, "AISShipInformation/Length", path)
-        if length > 0: facts["length"] = length    # AIS sends 0 for "not stated"
+        length = number_of(ship, "AISShipInformation/Length", path) or number_of(ship, "SARShipInformation/Manual_Length", path)
+        if length > 0: facts["length"] = length
         facts["serial"] = text_of(ship, "AISShipInformation/MMSI", path)
         wording = ship.findtext("MarineTrafficInformation/Elaborated_type")
-        if wording and wording.strip(): facts["type"] = wording.strip()
+        if wording and wording.strip() not in ("", "NA"): facts["type"] = wording.strip()
         ships[int(number_of(ship, "SARShipInformation/Center_x", path)), int(number_of(ship, "SARShipInformation/Center_y", path))] = facts
     return ships
 
@@ -127,6 +129,6 @@ def write_opensarship(
 
 def _ship(x: int, y: int, facts: dict[str, Any]):
     return element("ship",
-        element("SARShipInformation", element("Center_x", x), element("Center_y", y), element("Incidence", facts["angle_incidence"])),
+        element("SARShipInformation", element("Center_x", x), element("Center_y", y), element("Manual_Length", facts.get("length", 0.0)), element("Incidence", facts["angle_incidence"])),
         element("AISShipInformation", element("MMSI", facts["serial"]), element("Length", facts.get("length", 0.0))),
         element("MarineTrafficInformation", *([element("Elaborated_type", facts["type"])] if "type" in facts else [])))
