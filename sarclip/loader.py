@@ -11,7 +11,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +21,9 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from .files import atomic_path
-from .imaging import centre_crop, letterbox, to_uint8
+from .imaging import Tone, centre_crop, letterbox, to_uint8
 from .readers import load_pixels
-from .records import frame_to_records
+from .records import Record, frame_to_records
 
 # %% ../nbs/api/12_loader.ipynb #4f0b7cd6
 def load_images(
@@ -48,16 +47,17 @@ def load_images(
     return np.load(cached, mmap_mode="r")
 
 def load_image(
-    row: pd.Series,        # one row of `records`
-    datasets_dir: Path,    # folder that holds the datasets' folders
-    size: int,             # side of the resulting square, pixels
-) -> np.ndarray:           # uint8 (size, size), or (size, size, 3) where the image has colour
-    "One image as the model will see it; raises what `load_pixels` raises, naming the image."
-    [record] = frame_to_records(row.to_frame().T)
+    record: Record,       # which image, and how its pixels are read
+    root: Path,           # folder of the record's dataset
+    crop: int | None,     # side of the central square to cut out, native pixels; None keeps the whole image
+    tone: Tone,           # how the tone is mapped, see `to_uint8`
+    size: int,            # side of the resulting square, pixels
+) -> np.ndarray:          # uint8 (size, size), or (size, size, 3) where the image has colour
+    "One image as the model will see it; FileNotFoundError or ValueError names it."
     try:
-        image = to_uint8(load_pixels(Path(datasets_dir) / row.root, record), row.tone)
+        image = to_uint8(load_pixels(root, record), tone)
         if image.ndim == 3 and (image == image[..., :1]).all(): image = image[..., 0]    # gray stored as colour
-        return letterbox(image if pd.isna(row.crop) else centre_crop(image, int(row.crop)), size)
+        return letterbox(image if crop is None else centre_crop(image, crop), size)
     except ValueError as error:
         raise ValueError(f"image {record.image_id} could not be prepared: {error}") from error
 
@@ -74,9 +74,9 @@ def _cache_key(records: pd.DataFrame, files: list[Path], size: int) -> str:
 
 def _decode_all(records: pd.DataFrame, datasets_dir: Path, size: int, target: Path | None, progress: bool) -> np.ndarray:
     array = _allocate(len(records), size, 1, target)
-    rows = (row for _, row in records.iterrows())
-    for i, row in enumerate(tqdm(rows, "images", len(records), unit="img", mininterval=1, disable=not progress)):
-        image = load_image(row, datasets_dir, size)
+    rows = zip(frame_to_records(records), records.root, records.crop, records.tone)
+    for i, (record, root, crop, tone) in enumerate(tqdm(rows, "images", len(records), unit="img", mininterval=1, disable=not progress)):
+        image = load_image(record, Path(datasets_dir) / root, None if pd.isna(crop) else int(crop), tone, size)
         if image.ndim == 3 and array.shape[-1] == 1:    # the first colour image: what came before was gray
             gray = np.array(array[:i])
             array = _allocate(len(records), size, 3, target)

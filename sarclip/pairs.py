@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PAIR_COLUMNS', 'COUNTS', 'build_pairs', 'vocabulary', 'apply_corrections', 'sar_names', 'test_pairs', 'table1',
-           'write_table', 'read_table']
+           'write_table', 'read_table', 'at_most']
 
-# %% ../nbs/api/11_pairs.ipynb #71170376
+# %% ../nbs/api/11_pairs.ipynb #d0b13c33
 import json
 from collections.abc import Mapping
 from importlib.resources import files
@@ -25,7 +25,7 @@ from .captions import admissible_facts, caption_record, human_facts
 from .files import atomic_path
 from .records import Record, records_to_frame
 
-# %% ../nbs/api/11_pairs.ipynb #c2edac02
+# %% ../nbs/api/11_pairs.ipynb #5ddf3c21
 PAIR_COLUMNS = ["image_id", "dataset", "split", "caption", "family", "template", "facts"]
 
 def build_pairs(
@@ -53,7 +53,7 @@ def build_pairs(
             for c in caption_record(r, source[r.dataset].classes, seed, captions_per_image, "optical" if source[r.dataset].role == "optical" else "SAR")]
     return frame, pd.DataFrame(rows, columns=PAIR_COLUMNS, dtype="string")
 
-# %% ../nbs/api/11_pairs.ipynb #983c6932
+# %% ../nbs/api/11_pairs.ipynb #f389dd77
 def vocabulary(
     manifest: Any,      # sarclip.manifest.Manifest
 ) -> list[str]:         # distinct readable class names, in the manifest's order
@@ -72,7 +72,7 @@ def apply_corrections(
     pairs.loc[human, "facts"] = pairs.caption[human].map(human_facts)
     return pairs.drop_duplicates(["image_id", "caption"], ignore_index=True)
 
-# %% ../nbs/api/11_pairs.ipynb #15fc4a95
+# %% ../nbs/api/11_pairs.ipynb #f83246eb
 def sar_names(
     manifest: Any,                      # sarclip.manifest.Manifest
 ) -> dict[str, dict[str, str]]:         # SAR source → its class name → readable name
@@ -103,7 +103,7 @@ def _match(pairs: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     partner = maximum_bipartite_matching(graph, perm_type="column")    # row → column, −1 without
     return pairs[partner[rows] == columns]
 
-# %% ../nbs/api/11_pairs.ipynb #6d28ee97
+# %% ../nbs/api/11_pairs.ipynb #62c97c50
 COUNTS = ["train_images", "train_captions", "val_images", "val_captions", "test_pairs"]
 
 def table1(
@@ -131,7 +131,7 @@ def table1(
         | {c: int(table[c].sum()) for c in COUNTS} | {f"{c}_paper": printed[c] for c in COUNTS}
     return table
 
-# %% ../nbs/api/11_pairs.ipynb #1e235927
+# %% ../nbs/api/11_pairs.ipynb #363fb3d9
 def write_table(
     frame: pd.DataFrame,    # records, pairs or test pairs
     path: Path,             # where the parquet file shall stand
@@ -146,3 +146,12 @@ def read_table(
     if not Path(path).is_file(): raise FileNotFoundError(f"{path} does not exist; notebook 01_build_dataset makes it")
     try: return pq.ParquetFile(path).read().to_pandas()
     except pa.ArrowInvalid as error: raise ValueError(f"{path} is not a whole parquet file ({error}); remove it and run notebook 01_build_dataset again") from error
+
+# %% ../nbs/api/11_pairs.ipynb #8b849b15
+def at_most(
+    frame: pd.DataFrame,    # any table
+    n: int | None,          # rows to keep; None: all
+    seed: int,              # of the draw
+) -> pd.DataFrame:          # the same table, or a random part of it in the same order
+    "A seeded random part of a table, for smoke runs."
+    return frame if n is None or n >= len(frame) else frame.sample(n, random_state=seed).sort_index(kind="stable")

@@ -6,7 +6,7 @@
 __all__ = ['STRENGTHS', 'FIXED_STRENGTH', 'FOLDS', 'MAX_ITER', 'class_indices', 'wilson95', 'Recognition', 'confusion_figure',
            'linear_probe', 'draw_shots', 'FewShot', 'few_shot', 'text_classification', 'raw_pixels']
 
-# %% ../nbs/api/18_recognition.ipynb #ae649a03
+# %% ../nbs/api/18_recognition.ipynb #1984999f
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +17,11 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from .features import Features, as_arrays, as_unit_arrays
 
-# %% ../nbs/api/18_recognition.ipynb #ac83f2bc
+# %% ../nbs/api/18_recognition.ipynb #dfdf40e8
 def class_indices(
     labels: Sequence[str],     # class name of each image
     classes: Sequence[str],    # all class names, in the order of the confusion matrix
@@ -34,7 +35,7 @@ def class_indices(
         raise ValueError(f"{what} hold {strange}, which the class list {list(classes)} does not; add them or leave those images out")
     return np.array([position[label] for label in labels], dtype=np.int64)
 
-# %% ../nbs/api/18_recognition.ipynb #61705f58
+# %% ../nbs/api/18_recognition.ipynb #9572410e
 def wilson95(
     hits: int,          # right answers
     n: int,             # answers, > 0
@@ -45,7 +46,7 @@ def wilson95(
     low, high = 100 * (np.array([centre - half, centre + half]) / (1 + z * z / n)).clip(0, 1)
     return [float(low), float(high)]
 
-# %% ../nbs/api/18_recognition.ipynb #7a4306fb
+# %% ../nbs/api/18_recognition.ipynb #f50789db
 @dataclass(frozen=True)
 class Recognition:
     "What a classifier made of the test images; all shares in percent."
@@ -103,7 +104,7 @@ class Recognition:
         found |= {f"{key}/per_class/{name}": share for name, share in self.per_class.items()}
         return found | ({f"{key}/note": self.note} if self.note else {})
 
-# %% ../nbs/api/18_recognition.ipynb #cb67a2d4
+# %% ../nbs/api/18_recognition.ipynb #c647e1cd
 def confusion_figure(
     result: Recognition,
     title: str = "",
@@ -119,7 +120,7 @@ def confusion_figure(
     fig.tight_layout()
     return fig
 
-# %% ../nbs/api/18_recognition.ipynb #2dcd572e
+# %% ../nbs/api/18_recognition.ipynb #6dc0f9a6
 STRENGTHS = (1.0, 10.0, 100.0, 1e3, 1e4)   # candidates for C * D; on a tie the smaller, which regularises more
 FIXED_STRENGTH = 100.0                     # C * D where the training set is too small to choose
 FOLDS = 3
@@ -148,7 +149,7 @@ def _choose_strength(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[float, st
         # Ranking the candidates needs no full convergence: a loose tolerance, each fit started from the one before.
         model = LogisticRegression(warm_start=True, tol=1e-2, max_iter=200)
         for i, strength in enumerate(STRENGTHS):
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), threadpool_limits(1, "blas"):
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 model.set_params(C=strength / x.shape[1]).fit(x[fit], y[fit])
             right[i] += (model.predict(x[held]) == y[held]).sum()
@@ -162,7 +163,7 @@ def _fit_scores(x: np.ndarray, y: np.ndarray, test: np.ndarray, strength: float,
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=strength / x.shape[1], max_iter=MAX_ITER)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1, "blas"):
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x, y)
     scores = np.full((len(test), len(classes)), -np.inf, np.float32)
@@ -204,7 +205,7 @@ def linear_probe(
     scores, notes = _fit_scores(x, y, test, strength, classes)
     return Recognition(tuple(classes), truth, scores, "; ".join(filter(None, (how, notes))))
 
-# %% ../nbs/api/18_recognition.ipynb #3c00e62a
+# %% ../nbs/api/18_recognition.ipynb #f8640d54
 def draw_shots(
     labels: Sequence[str],    # class name of each image
     classes: Sequence[str],   # classes to draw from
@@ -270,7 +271,7 @@ def few_shot(
         accuracies.append(Recognition(tuple(classes), truth, scores).accuracy)
     return FewShot(k, tuple(accuracies), 100 / len(classes))
 
-# %% ../nbs/api/18_recognition.ipynb #d3830b85
+# %% ../nbs/api/18_recognition.ipynb #e0e0943f
 def text_classification(
     image_features: np.ndarray | Features,        # unit features of the test images, (N, D)
     labels: Sequence[str],                        # their class names
@@ -283,7 +284,7 @@ def text_classification(
     if len(prompts) != len(classes): raise ValueError(f"the class list has {len(classes)} names but there are text features for {len(prompts)}")
     return Recognition(tuple(classes), class_indices(labels, classes, "test labels"), x @ prompts.T)
 
-# %% ../nbs/api/18_recognition.ipynb #1ae54228
+# %% ../nbs/api/18_recognition.ipynb #addd3548
 def raw_pixels(
     images: np.ndarray,   # uint8 (N, S, S, C), C = 1 or 3, as `sarclip.loader.load_images` returns them
     size: int = 64,       # side of the reduced image, pixels

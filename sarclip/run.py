@@ -55,6 +55,16 @@ class Run:
         "Where notebook 00 put the datasets."
         return self.settings.run_dir / self.settings.profile / "data" / "datasets"
 
+    @property
+    def cache_dir(self) -> Path:    # uint8 arrays
+        "Where ready image arrays are kept between notebooks."
+        return self.settings.run_dir / self.settings.profile / "data" / "cache"
+
+    @property
+    def features_dir(self) -> Path:    # one safetensors file a model and data
+        "Where features are kept between the notebooks of one model."
+        return self.dir.parent / "features"
+
     def need(self,
         notebook: str,    # the step that makes the file
         name: str,        # file name in that step's folder

@@ -49,6 +49,16 @@ class ModelSettings(Settings):
     max_steps: int | None = Field(None, ge=1, description="stop after this many batches; None: no limit")
     batch_size: int | None = Field(None, ge=2, description="images a batch; None: the backbone's recipe")
 
+    @property
+    def batch(self) -> int:    # images
+        "Images a batch in an evaluation, where the number changes no result."
+        return self.batch_size or 64
+
+    @property
+    def limit(self) -> int | None:    # images; None: no limit
+        "How many images an evaluation reads of each part: `max_steps` batches."
+        return self.max_steps and self.max_steps * self.batch
+
 class TrainSettings(ModelSettings):
     "Notebooks 02 and 03."
     lr: float | None = Field(None, gt=0, description="peak learning rate; None: the backbone's recipe")

@@ -423,14 +423,14 @@ def _aircraft(span: float, body: float, sweep: float, engines: int) -> list[Part
 OBJECTS: dict[str, list[Part]] = {
     "ship": _ship(.2, (_box(-.42, -.26, .16), "metal", .14, 1.6), (_box(-.1, .3, .08), "metal", .06, 1.0)),
     "cargo": _ship(.17, (_box(-.44, -.34, .13), "metal", .14, 1.6), *((_box(x, x + .1, .11), "asphalt", 0, .6) for x in (-.24, -.06, .12, .28))),
-    "container": _ship(.16, *((_box(x, x + .1, .15), "cargo", .1, 1.6) for x in (-.42, -.28, -.14, .0, .14, .28))),
-    "tanker": _ship(.18, (_box(-.46, -.34, .14), "metal", .14, 1.6), (_box(-.32, .42, .02), "metal", .04, 1.8), (_box(.0, .05, .16), "metal", .05, 1.8)),
+    "container": [(_hull(.22), "asphalt", .06, .3), *((_box(x, x + .12, .22), "cargo", .1, 1.8) for x in (-.46, -.22, .02, .26))],
+    "tanker": [(_hull(.22), "concrete", .06, .9), (_box(-.46, -.34, .14), "metal", .14, 1.6), (_box(-.32, .42, .02), "metal", .04, 1.8), (_box(.0, .05, .2), "metal", .05, 1.8)],
     "warship": _ship(.1, (_box(-.14, .12, .07), "metal", .16, 2.2), (_box(.2, .28, .05), "metal", .06, 1.2), (_box(-.34, -.26, .06), "metal", .08, 1.4)),
     "fishing": _ship(.32, (_box(.1, .28, .22), "metal", .2, 1.2)),
     "passenger": _ship(.2, (_box(-.4, .3, .18), "metal", .18, 1.5)),
     "dredger": _ship(.26, (_box(-.2, .26, .18), "asphalt", 0, 0), (_box(-.46, -.3, .22), "metal", .16, 1.6), (_box(.3, .36, .2), "metal", .2, 1.8)),
     "tug": _ship(.42, (_box(-.05, .25, .3), "metal", .3, 1.8)),
-    "aircraft": _aircraft(.95, .11, .22, 1), "wide body": _aircraft(1.0, .13, .28, 2), "business jet": _aircraft(.7, .09, .1, 0),
+    "aircraft": _aircraft(.95, .11, .22, 1), "narrow body": _aircraft(1.15, .07, .0, 1), "wide body": _aircraft(1.0, .13, .28, 2),
     "helicopter": [(_box(-.5, .12, .05), "metal", .06, 1.2), (.16 * _circle(12) + [.1, 0], "metal", .1, 1.6),
                    *((_box(-.4, .4, .04) @ np.array([[math.cos(a), math.sin(a)], [-math.sin(a), math.cos(a)]]) + [.1, 0], "deck", .02, .8) for a in (.6, .6 + math.pi / 2))],
     "car": [(_box(-.5, .5, .44), "metal", .3, 1.6), (_box(-.28, .14, .38), "asphalt", .0, 0), (_box(-.22, .08, .36), "deck", .35, 1.2)],
@@ -459,7 +459,7 @@ def place(
 REGIONS = ((.22, .22), (.78, .22), (.22, .78), (.78, .78), (.5, .5))    # centres, as fractions of width and height
 SURROUNDINGS = {"ship": "water", "aircraft": "concrete", "car": "asphalt", "tank": "soil", "bridge": "field", "harbor": "water"}
 FAMILY = {name: "ship" for name in ("cargo", "container", "tanker", "warship", "fishing", "passenger", "dredger", "tug")} | {
-    "wide body": "aircraft", "business jet": "aircraft", "helicopter": "aircraft", "tower": "tank"}
+    "narrow body": "aircraft", "wide body": "aircraft", "helicopter": "aircraft", "tower": "tank"}
 
 def detection_scene(
     kinds: list[str],               # what stands in it, keys of `OBJECTS`; the first decides the surroundings; at most five
@@ -713,9 +713,9 @@ def sardet_items(seed: int, scale: float) -> Items:
         split = "val" if _is_val(i // 6) else "train"
         boxes = tuple(Box(kind, *map(float, c.min(0)), *map(float, c.max(0))) for kind, c in zip(kinds, (_quarter(c, size) for c in corners)))
         yield make_record("sardet_100k", f"JPEGImages/{split}/{i:07d}.png", size=(size, size), task="det", boxes=boxes, split=split), \
-              radar_image(ground, shapes, (size, size), rng, float(rng.choice([2, 4, 8])), level=rng.normal(0, 1))
+              radar_image(ground, shapes, (size, size), rng, float(rng.choice([4, 8])), level=rng.normal(0, 1))
 
-FAIR_TYPES = {"Airbus_A220": "aircraft", "Container_Ship": "container", "Helicopter": "helicopter", "Oil_Tanker": "tanker", "Tank": "tank", "Warship": "warship",
+FAIR_TYPES = {"Airbus_A220": "narrow body", "Container_Ship": "container", "Helicopter": "helicopter", "Oil_Tanker": "tanker", "Tank": "tank", "Warship": "warship",
               "Airbus_A330": "wide body", "General_Cargo_Ship": "cargo", "Tower": "tower", "Bridge": "bridge"}
 FAIR_PARTNERS = {"Container_Ship": ("Warship",), "Warship": ("Oil_Tanker",), "Airbus_A220": ("Helicopter",), "Tank": ("Tower",)}
 
@@ -733,7 +733,7 @@ def fair_csar_items(seed: int, scale: float) -> Items:
         ground, shapes, boxes = _oriented(names, FAIR_TYPES, size, rng)
         yield make_record("fair_csar", fair_csar_path(split, f"GF3_SIM_SL_{i:06d}_HH"), size=(size, size), task="det", boxes=boxes, split=split,
                           sensor={"polarisation": "HH", "resolution": 1.0, "imaging_mode": "SL", "angle_incidence": round(rng.uniform(25, 45), 2)}), \
-              radar_image(ground, shapes, (size, size), rng, 2)
+              radar_image(ground, shapes, (size, size), rng, 1, level=-3)    # single look, as the source; a darker gain keeps its peaks
 
 DOTA_TYPES = {"plane": "aircraft", "ship": "ship", "storage-tank": "tank", "small-vehicle": "car", "harbor": "harbor", "bridge": "bridge", "helicopter": "helicopter"}
 DOTA_PARTNERS = {"ship": ("harbor",), "plane": ("helicopter",), "storage-tank": ("small-vehicle",)}
