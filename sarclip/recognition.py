@@ -230,7 +230,7 @@ class FewShot:
     chance: float                   # a guess among the classes
 
     @property
-    def mean(self) -> float:        # mean accuracy over draws
+    def accuracy(self) -> float:    # mean over draws
         return float(np.mean(self.accuracies))
 
     @property
@@ -239,15 +239,14 @@ class FewShot:
 
         n = len(self.accuracies)
         half = t.ppf(.975, n - 1) * np.std(self.accuracies, ddof=1) / np.sqrt(n)
-        return [float(v) for v in np.clip([self.mean - half, self.mean + half], 0, 100)]
+        return [float(v) for v in np.clip([self.accuracy - half, self.accuracy + half], 0, 100)]
 
     def metrics(
         self,
-        evaluation: str,            # for example "mstar_soc"
+        key: str,                   # "few_shot_<k>/<evaluation>"
     ) -> dict[str, float | int | list[float]]:   # flat, JSON-ready, percent
-        "Metrics under few_shot_<k>/<evaluation>, as they go into metrics.json."
-        key = f"few_shot_{self.k}/{evaluation}"
-        return {f"{key}/accuracy": self.mean, f"{key}/accuracy/ci95": self.ci95, f"{key}/accuracy/chance": self.chance, f"{key}/draws": len(self.accuracies)}
+        "Metrics under `key`, as they go into metrics.json."
+        return {f"{key}/accuracy": self.accuracy, f"{key}/accuracy/ci95": self.ci95, f"{key}/accuracy/chance": self.chance, f"{key}/draws": len(self.accuracies)}
 
 
 def few_shot(

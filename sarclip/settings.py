@@ -63,7 +63,7 @@ class TrainSettings(ModelSettings):
     "Notebooks 02 and 03."
     lr: float | None = Field(None, gt=0, description="peak learning rate; None: the backbone's recipe")
     loss: Literal["clip", "facts"] = Field("clip", description="paper's eq. 1, or its variant in which equal facts are positives")
-    shift: float = Field(0.0, ge=0, le=0.5, description="random shift of training images, share of the image's width")
+    shift: float | None = Field(None, ge=0, le=0.5, description="random shift of training images, share of the image's width; None: the backbone's recipe")
 
 class Stage1Settings(TrainSettings):
     "Notebook 02."

@@ -203,7 +203,7 @@ WAVELENGTH = .031    # m, X band
 
 def echo(
     points: np.ndarray,         # (n, 6) scatterers
-    azimuth: float,             # heading of the vehicle, deg, clockwise from pointing away from the radar's track
+    azimuth: float,             # heading, deg: 0 points along cross-range, 90 away from the radar
     depression: float,          # deg below the horizon
 ) -> tuple[np.ndarray, np.ndarray]:    # (n, 2) slant range and cross-range in m; (n,) complex amplitude
     "What one aspect of a vehicle returns: positions in the slant plane and complex amplitudes."

@@ -91,7 +91,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "RN50": {"lr": 5e-4, "epochs": 30, **_RESNET},
     "ViT-B-32": {"lr": 5e-5, "epochs": 10},
     "ViT-L-14": {"lr": 5e-5, "epochs": 10},
-    "sarclip-mini": {"lr": 2e-3, "epochs": 20, "batch_size": 64, "weight_decay": 0.1, "warmup_steps": 100},
+    "sarclip-mini": {"lr": 1e-3, "epochs": 40, "batch_size": 32, "weight_decay": 0.1, "warmup_steps": 100, "shift": 0.06},
 }
 
 def recipe(
