@@ -33,7 +33,7 @@ class Settings(BaseModel):
 class DataSettings(Settings):
     "Notebook 00."
     source: Literal["generated", "archives"] = Field("generated", description="simulate the data, or unpack archives from data_dir")
-    scale: float = Field(1.0, gt=0, description="size of the generated study; 1 is about 4,000 images")
+    scale: float = Field(1.0, gt=0, description="size of the generated study; 1 is about 4,600 images")
     datasets: list[str] = Field([], description="archives: the manifest's datasets to prepare; empty means all whose files are present")
 
 class BuildSettings(Settings):

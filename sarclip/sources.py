@@ -31,7 +31,7 @@ def generate(
     manifest: Manifest,     # names the generated release of each dataset
     datasets_dir: Path,     # folder of this run's datasets; what it held is replaced
     seed: int,              # same seed, same bytes
-    scale: float,           # size of the study; 1 is about 4,000 images
+    scale: float,           # size of the study; 1 is about 4,600 images
 ) -> dict[str, str]:        # dataset → release
     "Simulate the study's datasets in their native formats (`sarclip.simulate`)."
     datasets_dir.parent.mkdir(parents=True, exist_ok=True)
