@@ -27,7 +27,7 @@ def caption_figure(
     counts.plot.barh(stacked=True, ax=left, color=sns.color_palette("colorblind", counts.shape[1]), width=.8)
     left.set(xlabel="captions", ylabel="", title="Captions by source and family")
     left.invert_yaxis()
-    left.legend(fontsize=8, frameon=False, title=None)
+    left.legend(fontsize=8, frameon=False, title=None, ncols=counts.shape[1], loc="lower left", bbox_to_anchor=(-.2, 1.08), columnspacing=.8, handlelength=1)
     words = pairs.assign(words=pairs.caption.str.split().str.len())
     sns.boxplot(words, x="words", y="family", hue="family", order=counts.columns, hue_order=counts.columns, palette="colorblind", fliersize=1, linewidth=.8, legend=False, ax=right)
     right.set(xlabel="words a caption", ylabel="", title="Length by family")
@@ -42,7 +42,10 @@ def word_cloud(
     "Words of the captions by frequency; function words and the words of the templates' frame are left out (paper Fig. 4)."
     from wordcloud import STOPWORDS, WordCloud
 
-    cloud = WordCloud(width=900, height=400, background_color="white", colormap="cividis", random_state=seed, collocations=False,
+    colours = sns.color_palette("colorblind").as_hex()[:4]
+
+    cloud = WordCloud(width=900, height=400, background_color="white", random_state=seed, collocations=False,
+                      color_func=lambda *_, random_state, **__: random_state.choice(colours),
                       stopwords=STOPWORDS | {"SAR", "image", "located", "positioned"}).generate(" ".join(pairs.caption))
     figure, ax = plt.subplots(figsize=(7.5, 3.4))
     ax.imshow(cloud, interpolation="bilinear")
@@ -64,10 +67,12 @@ def figure1(
     frame = pd.concat([peers, pd.DataFrame(ours)], ignore_index=True)
     figure, ax = plt.subplots(figsize=(7, 3.8))
     sns.scatterplot(frame, x="images", y="captions", hue="modality", style="modality", hue_order=["optical", "SAR"], style_order=["optical", "SAR"], s=90, ax=ax)
-    for row in frame.itertuples(): ax.annotate(row.name, (row.images, row.captions), xytext=(6, -9), textcoords="offset points", fontsize=8)
+    for row in frame.itertuples():    # this run may lie on top of a peer: its name goes to the other side
+        place = {"xytext": (-8, 6), "ha": "right"} if row.name in ("this run", "SARLANG-1M", "SARCLIP-1M (paper)") else {"xytext": (7, -9), "ha": "left"}
+        ax.annotate(row.name, (row.images, row.captions), textcoords="offset points", fontsize=8, **place)
     ax.set(xscale="log", yscale="log", xlabel="images", ylabel="captions", title="Image-text datasets in remote sensing")
     ax.margins(x=.18, y=.1)
-    ax.legend(frameon=False, title=None)
+    ax.legend(frameon=False, title=None, loc="lower right")
     figure.tight_layout()
     return figure
 
@@ -87,6 +92,6 @@ def recall_figure(
             ax.bar(np.arange(len(keys)) + .2 * (i - 1.5), values, .2, label=label, yerr=None if error is None else np.abs(error - values), error_kw={"linewidth": 1})
         ax.set_xticks(range(len(keys)), names.values(), fontsize=8)
         ax.set(title=title, ylim=(0, 100), ylabel="queries with a hit [%]" if ax is axes[0] else "")
-    axes[0].legend(frameon=False, fontsize=8, ncols=2)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 1, .93))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="upper center", frameon=False, fontsize=9, ncols=4)
     return figure

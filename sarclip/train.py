@@ -269,7 +269,9 @@ def curves(
         ax.plot(frame.step, frame[column], alpha=0.3 if noisy else 1)
         if noisy: ax.plot(frame.step, frame[column].rolling(max(1, len(frame) // 20), center=True, min_periods=1).mean(), color="C0")
         ax.set(xlabel="step", ylabel=label)
-    axes[0].axhline(math.log(frame.images.iloc[0]), color="gray", linestyle=":")
+    guessing = math.log(frame.images.iloc[0])
+    axes[0].axhline(guessing, color="gray", linestyle=":")
+    axes[0].annotate("guessing", (frame.step.iloc[-1], guessing), ha="right", va="bottom", fontsize=8, color="dimgray")
     fig.suptitle(title)
     sns.despine(fig)
     return fig

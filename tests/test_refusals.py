@@ -9,7 +9,7 @@ CASES = [
     ("03_train_stage2", [], "model.safetensors is missing", "02_train_stage1.ipynb makes it"),
     ("01_build_dataset", [], "00_data", "makes it"),
     ("00_data", ["-p", "source", "archives", "-p", "data_dir", "nowhere"], "nowhere", "SARCLIP_DATA"),
-    ("00_data", ["-p", "source", "archives", "-p", "datasets", "[mstarr]"], "mstarr", "did you mean"),
+    ("00_data", ["-p", "source", "archives", "-y", "datasets: [mstarr]"], "mstarr", "did you mean"),
 ]
 
 
@@ -26,7 +26,7 @@ def test_refused_by_name(project, tmp_path, notebook, words, sentence, remedy):
 def test_wrong_checksum_names_file_and_both_hashes(project, tmp_path):
     (tmp_path / "sar_acd.tar").write_bytes(b"not what the owner published")
     status, output = project.call("papermill", "nbs/00_data.ipynb", str(tmp_path / "out.ipynb"), "-p", "source", "archives", "-p", "data_dir", str(tmp_path),
-                                  "-p", "datasets", "[sar_acd]", "-p", "run_dir", str(tmp_path / "runs"))
+                                  "-y", "datasets: [sar_acd]", "-p", "run_dir", str(tmp_path / "runs"))
     assert status != 0 and "sar_acd.tar" in output and "sha256" in output.lower() and "a5e7f8df" in output
     assert not list((tmp_path / "runs").rglob("metrics.json")) and not list((tmp_path / "runs").rglob("sar_acd"))
 
