@@ -1,4 +1,5 @@
 # make study · test · lab · notebooks · bench · slow · clean   (README.md says what each does)
+SHELL := /bin/bash
 PROFILE ?= mini
 BACKBONES ?=
 DATA ?=

@@ -2,14 +2,18 @@
 #   snakemake --cores all --config profile=real backbones="RN50 ViT-B-32"
 import os
 
-from sarclip.settings import load_profile
+from sarclip.settings import ADOPTED, check, load_profile, released_weights
 
 PROFILE = config.get("profile", "mini")
 profile = load_profile(PROFILE)
 BACKBONES = str(config.get("backbones") or "").split() or profile["backbones"]
 INITS = str(config.get("inits") or "").split() or profile["inits"]
+MODELS = [(b, i) for b in BACKBONES for i in INITS if i not in ADOPTED or released_weights(profile, i, b)]    # released weights exist for some backbones only
+MISSING = [f"{i} for {b}: {w}" for b, i in MODELS if (w := released_weights(profile, i, b)) and not w.is_file()]
+if MISSING: raise WorkflowError(f"profiles/{PROFILE}.yaml names released weights that are not there: {'; '.join(MISSING)}. Fetch them (nbs/02_train_stage1.ipynb says where), or leave their inits out: --config inits=stage1")
 MAIN = profile["main_init"] if profile["main_init"] in INITS else INITS[0]    # ablations and exploration: one init, as in the paper
 
+THREADS = int(config.get("threads") or os.cpu_count())    # a training takes the machine; Snakemake lowers this to its --cores
 RUN = os.environ.get("SARCLIP_RUNS", "runs")
 BASE = f"{RUN}/{PROFILE}"
 DATA = f"{BASE}/data"
@@ -24,7 +28,14 @@ def section(notebook):
 
 
 def every(notebook, inits):
-    return expand(f"{STEP}/{notebook}/metrics.json", backbone=BACKBONES, init=inits)
+    return [f"{BASE}/{b}/{i}/{notebook}/metrics.json" for b, i in MODELS if i in inits]
+
+
+def archives():
+    "What lies in the data folder: another archive there, and the data is read anew."
+    if (profile.get("00_data") or {}).get("source") != "archives": return ""
+    folder = check("00_data", {"profile": PROFILE}).data_dir
+    return repr(sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir())) if folder.is_dir() else ""
 
 
 rule all:
@@ -34,8 +45,8 @@ rule all:
 rule data:
     input: "nbs/00_data.ipynb", "data_manifest.yaml"
     output: f"{DATA}/00_data/metrics.json"
-    params: **section("00_data")
-    threads: workflow.cores
+    params: **section("00_data"), archives=archives()
+    threads: THREADS
     shell: SHELL
 
 
@@ -43,7 +54,7 @@ rule build_dataset:
     input: "nbs/01_build_dataset.ipynb", rules.data.output
     output: f"{DATA}/01_build_dataset/metrics.json"
     params: **section("01_build_dataset")
-    threads: workflow.cores
+    threads: THREADS
     shell: SHELL
 
 
@@ -51,7 +62,8 @@ rule train_stage1:
     input: "nbs/02_train_stage1.ipynb", rules.build_dataset.output
     output: f"{STEP}/02_train_stage1/metrics.json", f"{STEP}/02_train_stage1/model.safetensors"
     params: **section("02_train_stage1")
-    threads: workflow.cores
+    threads: THREADS
+    resources: gpu=1    # one at a time where `--resources gpu=1` says so; free otherwise
     shell: MODEL
 
 
@@ -59,7 +71,8 @@ rule train_stage2:
     input: "nbs/03_train_stage2.ipynb", rules.train_stage1.output
     output: f"{STEP}/03_train_stage2/metrics.json", f"{STEP}/03_train_stage2/model.safetensors"
     params: **section("03_train_stage2")
-    threads: workflow.cores
+    threads: THREADS
+    resources: gpu=1    # one at a time where `--resources gpu=1` says so; free otherwise
     shell: MODEL
 
 
@@ -67,7 +80,8 @@ rule eval_retrieval:
     input: "nbs/04_eval_retrieval.ipynb", rules.train_stage2.output
     output: f"{STEP}/04_eval_retrieval/metrics.json"
     params: **section("04_eval_retrieval")
-    threads: workflow.cores
+    threads: THREADS
+    resources: gpu=1    # one at a time where `--resources gpu=1` says so; free otherwise
     shell: MODEL
 
 
@@ -75,7 +89,8 @@ rule eval_recognition:
     input: "nbs/05_eval_recognition.ipynb", rules.train_stage2.output
     output: f"{STEP}/05_eval_recognition/metrics.json"
     params: **section("05_eval_recognition")
-    threads: workflow.cores
+    threads: THREADS
+    resources: gpu=1    # one at a time where `--resources gpu=1` says so; free otherwise
     shell: MODEL
 
 
@@ -83,7 +98,8 @@ rule ablations:
     input: "nbs/06_ablations.ipynb", rules.train_stage1.output
     output: f"{STEP}/06_ablations/metrics.json"
     params: **section("06_ablations")
-    threads: workflow.cores
+    threads: THREADS
+    resources: gpu=1    # one at a time where `--resources gpu=1` says so; free otherwise
     shell: MODEL
 
 
@@ -91,7 +107,8 @@ rule explore:
     input: "nbs/07_explore.ipynb", rules.train_stage2.output
     output: f"{STEP}/07_explore/metrics.json"
     params: **section("07_explore")
-    threads: workflow.cores
+    threads: THREADS
+    resources: gpu=1    # one at a time where `--resources gpu=1` says so; free otherwise
     shell: MODEL
 
 
@@ -102,5 +119,5 @@ rule report:
         every("06_ablations", [MAIN]), every("07_explore", [MAIN]),
     output: f"{BASE}/report.html"
     params: **section("08_report")
-    threads: workflow.cores
+    threads: THREADS
     shell: SHELL

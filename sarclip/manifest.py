@@ -147,7 +147,6 @@ class Evaluation(Part):
     expected: Count | None = None
     classes: list[str] = Field(min_length=2)                       # the source's names, in order
     prompts: list[str] | None = None                               # sentences with {}, instead of the ten templates
-    captioned: bool                                                # the class names occur in stage 2's captions
     source: str = ""
 
     _facts = field_validator("train", "test")(_known_facts)

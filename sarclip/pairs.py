@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PAIR_COLUMNS', 'COUNTS', 'build_pairs', 'vocabulary', 'apply_corrections', 'sar_names', 'test_pairs', 'table1',
-           'write_table', 'read_table', 'at_most']
+           'write_table', 'read_table', 'named_in_training', 'at_most']
 
 # %% ../nbs/api/11_pairs.ipynb #d0b13c33
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,16 @@ def read_table(
     try: return pq.ParquetFile(path).read().to_pandas()
     except pa.ArrowInvalid as error: raise ValueError(f"{path} is not a whole parquet file ({error}); remove it and run notebook 01_build_dataset again") from error
 
-# %% ../nbs/api/11_pairs.ipynb #8b849b15
+# %% ../nbs/api/11_pairs.ipynb #f9f91070
+def named_in_training(
+    pairs: pd.DataFrame,        # of notebook 01
+    names: Iterable[str],       # readable class names
+) -> set[str]:                  # those that a training caption states as a fact
+    "Which class names the training captions state."
+    stated = {word for facts in pairs.facts[pairs.split == "train"].unique() for fact in json.loads(facts) for word in fact if isinstance(word, str)}
+    return stated & set(names)
+
+# %% ../nbs/api/11_pairs.ipynb #34cac7be
 def at_most(
     frame: pd.DataFrame,    # any table
     n: int | None,          # rows to keep; None: all

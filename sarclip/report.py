@@ -184,7 +184,7 @@ CAPTIONS = {1: ("Table I: the data", "Images and captions of each source. The to
             3: ("Table III: retrieval", "Test pairs in which every image and every caption occurs once; a hit is the one right partner among the first 1, 5 or 10. In brackets, the gain over SARCLIP from LAION with the same backbone, relative, as the paper counts it."),
             4: ("Table IV: recognition", "Frozen image encoder, a linear head trained on its features, accuracy. In brackets, the relative gain over OpenCLIP with the same backbone."),
             5: ("Table V: zero-shot classification", "Accuracy on FUSAR-Ship by class names alone. In brackets, the relative gain over RemoteCLIP with the same backbone."),
-            6: ("Table VI: which encoder is trained", "Stage 2 with the image encoder, the text encoder, or both in training.")}
+            6: ("Table VI: which encoder is trained", "Stage 2 with the image encoder, the text encoder, or both in training. Our variants may train shorter than the model of Table III (notebook 06 says how long): compare them with each other.")}
 
 def _number(value: Any, digits: int = 2) -> str:
     return "–" if value is None or pd.isna(value) else f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 1000 else f"{value:.{digits}f}"
@@ -266,7 +266,7 @@ def _context(profile_dir: Path) -> dict[str, Any]:
         "now": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"), "data_sentence": data_sentence(profile_dir),
         "sections": [("headline", "What came out"), ("ran", "What ran"), *((f"table{t['number']}", t["title"].split(":")[0]) for t in tables), ("figures", "Figures"), ("audit", "The paper's own numbers"), ("all", "Everything measured")],
         "main": _measured(main_rows(table), profile_dir), "everything": _measured(table, profile_dir), "steps": [_step(s, profile_dir) for s in steps],
-        "versions": ", ".join(packages), "mixed": "Steps of this run were made at different commits; run `make study` again to bring them together." if len(commits) > 1 else "",
+        "versions": ", ".join(packages), "mixed": "Steps of this run were made at different commits; remove its folder and run `make study` again to bring them together." if len(commits) > 1 else "",
         "tables": tables, "explorers": [(p.relative_to(profile_dir).as_posix(), " ".join(p.relative_to(profile_dir).with_suffix("").parts)) for p in sorted(profile_dir.glob("*/*/07_explore/*.html"))],
         "paper_figures": [{"title": title, "figures": [f for f in pictures if f["number"] == n]} for n, (title, _) in PAPER_FIGURES.items()],
         "other_figures": [f for f in pictures if f["number"] is None],

@@ -7,6 +7,7 @@ __all__ = ['step_dir', 'Run', 'git_commit', 'package_versions', 'execute', 'main
 
 # %% ../nbs/api/03_run.ipynb #a8f79d2f
 import argparse
+import fcntl
 import functools
 import hashlib
 import importlib.metadata
@@ -123,20 +124,26 @@ def execute(
     values: dict[str, Any],      # parameters on top of the profile's section
 ) -> Path:                       # the executed notebook
     "Run a numbered notebook through papermill; raises RuntimeError with the cell's own error."
-    import papermill    # heavy: only those who execute pay for it
-
-    values = load_profile(values.get("profile", "mini")).get(notebook, {}) | values
+    values = (load_profile(values.get("profile", "mini")).get(notebook) or {}) | values
     settings = check(notebook, values)
     source = project_root() / "nbs" / f"{notebook}.ipynb"
     executed = step_dir(settings, notebook) / f"{notebook}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
+    with open(executed.parent / ".lock", "w") as lock:    # the system lets go of it when the process ends, however it ends
+        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError: raise RuntimeError(f"another process is running {notebook} in {_short(executed.parent)}; wait for it, or choose another run_dir") from None
+        _papermill(notebook, source, executed, values)
+    return executed
+
+def _papermill(notebook: str, source: Path, executed: Path, values: dict[str, Any]) -> None:
+    import papermill    # heavy: only those who execute pay for it
+
     try:
         papermill.execute_notebook(source, executed, parameters=values, kernel_name="python3", cwd=source.parent, progress_bar=False,
                                    stdout_file=sys.stdout, stderr_file=sys.stderr)
     except papermill.PapermillExecutionError as error:
         raise RuntimeError(f"{notebook}, cell {error.exec_count}: {error.ename}: {error.evalue}\n"
                            f"The notebook as far as it ran: {_short(executed)}") from None
-    return executed
 
 def main(arguments: list[str] | None = None) -> None:    # words of the command line
     "Command line: `sarclip-run <notebook> [--profile mini] [--backbone …] [--init …] [--run_dir …] [--data_dir …]`."

@@ -7,7 +7,7 @@ __all__ = ['KEYS', 'VALUES', 'COMPANIONS', 'INIT_NAMES', 'DATASET_NAMES', 'TASKS
            'QUERIES', 'FUSAR_CLASSES', 'paper_tables', 'printed_gains', 'Step', 'collect', 'headline', 'our_rows',
            'count_rows', 'relative_gain', 'compare', 'as_text', 'rounded', 'truncated', 'audit_paper']
 
-# %% ../nbs/api/20_tables.ipynb #26abd394
+# %% ../nbs/api/20_tables.ipynb #53bc3531
 import functools
 import json
 import math
@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-# %% ../nbs/api/20_tables.ipynb #5c17fd4e
+# %% ../nbs/api/20_tables.ipynb #e8bda422
 KEYS = {1: ["dataset"], 3: ["method", "backbone", "init"], 4: ["method", "backbone", "init"], 5: ["method", "backbone", "init"],
         6: ["backbone", "init", "train_image_encoder", "train_text_encoder"]}    # table number → columns that name a row
 VALUES = {1: ["train_images", "train_captions", "val_images", "val_captions", "test_pairs"],
@@ -50,7 +50,7 @@ def printed_gains() -> pd.DataFrame:    # one row a bracket: where it stands, it
     "The bracketed gains of Tables III to V, and the baseline that each caption names."
     return pd.DataFrame(_source()["printed_gains"]["rows"], columns=_source()["printed_gains"]["columns"])
 
-# %% ../nbs/api/20_tables.ipynb #18ab6155
+# %% ../nbs/api/20_tables.ipynb #e89bd7d7
 @dataclass(frozen=True)
 class Step:
     "One notebook of a run, as it lies on disk."
@@ -69,7 +69,7 @@ def collect(
     profile_dir = Path(profile_dir)
     if not profile_dir.is_dir(): raise FileNotFoundError(f"{profile_dir} does not exist; `make study` fills it")
     steps = []
-    for params in profile_dir.rglob("params.yaml"):
+    for params in (*profile_dir.glob("data/*/params.yaml"), *profile_dir.glob("*/*/*/params.yaml"), *profile_dir.glob("08_report/params.yaml")):
         folder = params.parent
         parts = folder.relative_to(profile_dir).parts
         backbone, init = parts[:2] if len(parts) == 3 else ("", "")
@@ -84,7 +84,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict): raise ValueError(f"{path} holds a {type(value).__name__} where a JSON object was expected; run its notebook again")
     return value
 
-# %% ../nbs/api/20_tables.ipynb #74b51fa0
+# %% ../nbs/api/20_tables.ipynb #44f9c83c
 COMPANIONS = ("ci95", "chance", "ceiling")
 
 def headline(
@@ -102,7 +102,7 @@ def headline(
     columns = ["notebook", "backbone", "init", "metric", "value", "ci95", "chance", "ceiling", "untrained", "folder"]
     return pd.DataFrame(rows, columns=columns).astype({"chance": float, "ceiling": float, "untrained": float})
 
-# %% ../nbs/api/20_tables.ipynb #46165c14
+# %% ../nbs/api/20_tables.ipynb #7b55d0e1
 INIT_NAMES = {"laion": "LAION", "rs5m": "RS5M", "skyscript": "SkyScript", "r3d10s4": "R3+D10+S4", "stage1": "our stage 1", "scratch": "scratch"}
 DATASET_NAMES = {"mstar": "MSTAR", "sarsim": "SARSim", "opensarship": "OpenSARShip", "sample": "SAMPLE", "atrnet_star": "ATRNet-STAR",
                  "sardet_100k": "SARDet-100K", "fair_csar": "FAIR-CSAR", "sarlang": "SARLANG-1M-Captions"}    # manifest key → Table I
@@ -141,7 +141,7 @@ def count_rows(
     total = pd.DataFrame({key: row for key, row in rows.items() if key[0] in DATASET_NAMES.values()}).sum(axis=1)
     return rows | ({("SARCLIP-1M",): total.to_dict()} if len(total) else {})
 
-# %% ../nbs/api/20_tables.ipynb #822af712
+# %% ../nbs/api/20_tables.ipynb #ace6b2b9
 WEIGHTS = {"OpenCLIP": "open_clip's own pretrained weights", "GeoRSCLIP": "weights from huggingface.co/Zilun/GeoRSCLIP",
            "SkyCLIP": "weights from github.com/wangzhecheng/SkyScript", "RemoteCLIP": "weights from huggingface.co/chendelong/RemoteCLIP",
            "HarMA": "code from github.com/seekerhuang/HarMA"}    # what an unmeasured method needs
@@ -200,7 +200,7 @@ def _note(number: int, key: tuple, row: dict, in_paper: bool) -> str:
     if not DATA.keys() >= set(missing): reasons.insert(0, "no finished step with this backbone and start")
     return "not run: " + "; ".join(reasons)
 
-# %% ../nbs/api/20_tables.ipynb #90f4d6e8
+# %% ../nbs/api/20_tables.ipynb #d80f28b0
 def as_text(
     table: pd.DataFrame,    # from `compare`
     digits: int = 2,        # decimals; 0 for counts
@@ -218,7 +218,7 @@ def as_text(
     text.columns = pd.MultiIndex.from_tuples(text.columns)
     return text
 
-# %% ../nbs/api/20_tables.ipynb #4da8b6b8
+# %% ../nbs/api/20_tables.ipynb #25d3d3b6
 def _exact(value: float) -> Fraction: return Fraction(str(value))    # the decimal as printed, not its binary neighbour
 
 def rounded(
@@ -237,7 +237,7 @@ def truncated(
 def _verdict(printed: float, exact: Fraction) -> str:
     return "agrees" if printed == rounded(exact) else "truncated" if printed == truncated(exact) else "disagrees"
 
-# %% ../nbs/api/20_tables.ipynb #38a2f965
+# %% ../nbs/api/20_tables.ipynb #438afb69
 ROMAN = {1: "I", 3: "III", 4: "IV", 5: "V", 6: "VI"}
 
 def _row_name(row: Any) -> str: return f"{row.method} {row.backbone} from {row.init}" + (f", tuned on {row.tuned_on}" if isinstance(getattr(row, "tuned_on", None), str) else "")
@@ -285,7 +285,7 @@ def _audit_gains() -> list[tuple]:
                              f"the baseline's printed mean is not that of its recalls: {float(means[1]):.2f} → {float(means[0]):.2f}"))
     return rows
 
-# %% ../nbs/api/20_tables.ipynb #f0e4c72a
+# %% ../nbs/api/20_tables.ipynb #2fbf0bb9
 QUERIES = 20_628    # pairs of the paper's test set (Table I)
 FUSAR_CLASSES = 15  # main ship classes, section IV-A
 

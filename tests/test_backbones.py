@@ -27,7 +27,7 @@ def test_paper_backbone_runs_within_16_gib(project: Project, backbone: str):
                  "-p", "backbone", backbone, "-p", "max_steps", "3", "-p", "batch_size", "4")
         status, output = project.call(*words)
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / GIB
-        report[notebook] = f"{time.monotonic() - started:.0f} s, {peak:.1f} GiB"
+        report[notebook] = f"{time.monotonic() - started:.0f} s, at most {peak:.1f} GiB so far"
         assert status == 0, output[-4000:]
         assert peak <= 16, f"{notebook} took {peak:.1f} GiB"
     print(backbone, json.dumps(report))
@@ -36,4 +36,3 @@ def test_paper_backbone_runs_within_16_gib(project: Project, backbone: str):
         model = open_clip.create_model(backbone, pretrained=str(checkpoint))
         assert sum(p.numel() for p in model.parameters()) > 38e6
         del model
-        checkpoint.unlink() if notebook == "03_train_stage2" else None
