@@ -292,10 +292,10 @@ def print_summary(
     profile_dir = Path(profile_dir)
     steps = collect(profile_dir)
     rows = main_rows(headline(steps))
-    print(f"{'%':<62}{'measured':>10}{'chance':>9}{'ceiling':>9}{'untrained':>11}")
+    print(f"{'%':<71}{'measured':>10}{'chance':>9}{'ceiling':>9}{'untrained':>11}")
     for row in rows.head(15).itertuples():
-        name = textwrap.shorten(f"{row.backbone} {row.init}  {row.metric}", 61, placeholder="…")
-        print(f"{name:<62}{_number(row.value):>10}{_number(row.chance):>9}{_number(row.ceiling):>9}{_number(row.untrained):>11}")
+        name = f"{row.backbone} {row.init}  {row.metric}"
+        print(f"{name[:70]:<71}{_number(row.value):>10}{_number(row.chance):>9}{_number(row.ceiling):>9}{_number(row.untrained):>11}")
     if len(rows) > 15: print(f"… and {len(rows) - 15} more in the report")
     unfinished = [s for s in steps if s.metrics is None and s.notebook != "08_report"]
     if unfinished: print(textwrap.shorten("did not finish: " + ", ".join(f"{s.notebook} {s.backbone} {s.init}".strip() for s in unfinished), 100, placeholder=" …"))
