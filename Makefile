@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PROFILE ?= mini
 BACKBONES ?=
+INITS ?=
 DATA ?=
 PYTHON ?= python3
 
@@ -19,7 +20,7 @@ IN_PLACE := jupyter execute --inplace
 
 study: .venv/ready
 	snakemake --cores all --nolock --rerun-incomplete --keep-going --quiet host reason rules \
-	  --config profile=$(PROFILE) backbones="$(BACKBONES)"
+	  --config profile=$(PROFILE) backbones="$(BACKBONES)" inits="$(INITS)"
 	@sarclip-report $(PROFILE)
 
 # The numbered notebooks run one after the other, in name order: they make each other's inputs. The others stand alone.
@@ -28,7 +29,7 @@ test: export SARCLIP_RUNS := $(CURDIR)/runs/nbdev_test
 test: .venv/ready
 	rm -rf runs/nbdev_test
 	OMP_NUM_THREADS=1 nbdev_test --path nbs/api --n_workers 2 --timing
-	nbdev_test --path 'nbs/0*.ipynb' --n_workers 0 --timing
+	nbdev_test --path nbs --skip_folder_re '^(api|[_.])' --n_workers 0 --timing
 	python -m pytest tests -m "not slow"
 
 slow: .venv/ready
@@ -41,6 +42,7 @@ notebooks: export SARCLIP_RUNS := $(CURDIR)/runs/notebooks
 notebooks: .venv/ready
 	rm -rf runs/notebooks
 	for notebook in $(NUMBERED) $(API); do $(IN_PLACE) $$notebook || exit 1; done
+	jupyter nbconvert --log-level ERROR --to notebook --inplace --coalesce-streams $(NUMBERED) $(API)    # a progress bar's last state
 	nbdev_clean
 
 bench: .venv/ready

@@ -55,3 +55,9 @@ def test_constraints_pin_every_requirement():
     names = [re.match(r"[\w.-]+", r)[0] for key in ("requirements", "dev_requirements") for r in settings["DEFAULT"][key].split()]
     pinned = {re.sub(r"[-_.]+", "-", line.split("==")[0]).lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
     assert [n for n in names if re.sub(r"[-_.]+", "-", n).lower() not in pinned] == []
+
+
+def test_readme_is_finished_and_its_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text()
+    assert not re.search(r"@[A-Z]+@", text)
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", text): assert (ROOT / link).exists(), link
