@@ -36,7 +36,7 @@ slow: .venv/ready
 	python -m pytest tests -m slow -s
 
 lab: .venv/ready
-	jupyter lab nbs
+	jupyter lab nbs $(if $(filter 0,$(shell id -u)),--allow-root)    # as root, in a container say, Jupyter wants to be asked
 
 notebooks: export SARCLIP_RUNS := $(CURDIR)/runs/notebooks
 notebooks: .venv/ready
