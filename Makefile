@@ -8,7 +8,7 @@ PYTHON ?= python3
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Threads that wait for each other spin for a while before they sleep (GNU OpenMP). On a machine that also does something else,
-# long spinning made a training seven times slower; this much keeps nearly all of its speed, and costs 7% where it is alone.
+# long spinning made a training seven times slower; this much keeps two thirds of its speed there, and costs 7% where it is alone.
 export GOMP_SPINCOUNT ?= 100000
 ifneq ($(DATA),)
 export SARCLIP_DATA := $(abspath $(DATA))
