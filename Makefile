@@ -14,9 +14,12 @@ ifneq ($(DATA),)
 export SARCLIP_DATA := $(abspath $(DATA))
 endif
 
-NUMBERED := $(sort $(wildcard nbs/0*.ipynb))
+NUMBERED := $(sort $(wildcard nbs/*.ipynb))
 API := $(sort $(wildcard nbs/api/*.ipynb nbs/api/formats/*.ipynb))
 IN_PLACE := jupyter execute --inplace
+
+# Other people's readers and metrics, which tests compare ours with; what they need beyond what is there, those parts do not use.
+ORACLES := clip-benchmark==1.6.2 torchcvnn==0.10.0
 
 .PHONY: study test pytest slow lab notebooks bench clean
 .DELETE_ON_ERROR:
@@ -58,4 +61,5 @@ clean:
 .venv/ready: settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps $(ORACLES)
 	touch $@

@@ -13,6 +13,7 @@ MISSING = [f"{i} for {b}: {w}" for b, i in MODELS if (w := released_weights(prof
 if MISSING: raise WorkflowError(f"profiles/{PROFILE}.yaml names released weights that are not there: {'; '.join(MISSING)}. Fetch them (nbs/02_train_stage1.ipynb says where), or leave their inits out: --config inits=stage1")
 MAIN = profile["main_init"] if profile["main_init"] in INITS else INITS[0]    # ablations and exploration: one init, as in the paper
 
+MANIFESTS = [str(path) for path in ("data_manifest.yaml", "data_manifest.local.yaml") if os.path.exists(path)]    # the second: datasets of your own
 THREADS = int(config.get("threads") or os.cpu_count())    # a training takes the machine; Snakemake lowers this to its --cores
 RUN = os.environ.get("SARCLIP_RUNS", "runs")
 BASE = f"{RUN}/{PROFILE}"
@@ -43,7 +44,7 @@ rule all:
 
 
 rule data:
-    input: "nbs/00_data.ipynb", "data_manifest.yaml"
+    input: "nbs/00_data.ipynb", MANIFESTS
     output: f"{DATA}/00_data/metrics.json"
     params: **section("00_data"), archives=archives()
     threads: THREADS
@@ -112,11 +113,20 @@ rule explore:
     shell: MODEL
 
 
+rule protocol:
+    input: "nbs/07b_protocol.ipynb", rules.train_stage1.output, rules.train_stage2.output
+    output: f"{STEP}/07b_protocol/metrics.json"
+    params: **section("07b_protocol")
+    threads: THREADS
+    resources: gpu=1    # one at a time where `--resources gpu=1` says so; free otherwise
+    shell: MODEL
+
+
 rule report:
     input:
         "nbs/08_report.ipynb",
         every("04_eval_retrieval", INITS), every("05_eval_recognition", INITS),
-        every("06_ablations", [MAIN]), every("07_explore", [MAIN]),
+        every("06_ablations", [MAIN]), every("07_explore", [MAIN]), every("07b_protocol", [MAIN]),
     output: f"{BASE}/report.html"
     params: **section("08_report")
     threads: THREADS

@@ -95,7 +95,7 @@ def unpack(
 # %% ../nbs/api/01_files.ipynb #73d921dd
 def _check_member(archive: Path, name: str, total: int, files: int, max_bytes: int, max_files: int) -> None:
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+    if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
         raise ValueError(f"{archive} holds the member {name!r}, which would land outside its folder; nothing was unpacked")
     if total > max_bytes: raise ValueError(f"{archive} expands to more than {max_bytes:,} bytes; nothing was unpacked")
     if files > max_files: raise ValueError(f"{archive} holds more than {max_files:,} files; nothing was unpacked")

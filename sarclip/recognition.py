@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['STRENGTHS', 'FIXED_STRENGTH', 'FOLDS', 'MAX_ITER', 'class_indices', 'wilson95', 'Recognition', 'confusion_figure',
-           'linear_probe', 'draw_shots', 'FewShot', 'few_shot', 'text_classification', 'raw_pixels']
+           'standardiser', 'standardise', 'choose_strength', 'check_parts', 'linear_probe', 'nearest_neighbours',
+           'draw_shots', 'FewShot', 'few_shot', 'few_shot_figure', 'text_classification', 'raw_pixels']
 
 # %% ../nbs/api/18_recognition.ipynb #1984999f
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,7 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from .features import Features, as_arrays, as_unit_arrays
+from .features import Features, Metrics, as_arrays, as_unit_arrays
 
 # %% ../nbs/api/18_recognition.ipynb #dfdf40e8
 def class_indices(
@@ -52,13 +53,14 @@ class Recognition:
     "What a classifier made of the test images; all shares in percent."
     classes: tuple[str, ...]   # class names, in the order of scores and confusion
     truth: np.ndarray          # true class index of each test image, (N,)
-    scores: np.ndarray         # score of each class, higher is likelier, (N, len(classes))
+    scores: np.ndarray         # log-odds of each class: their softmax is the probability it states, (N, len(classes))
     note: str = ""             # how it was fitted, and anything a reader must know
 
     def __post_init__(self):
         if self.scores.shape != (len(self.truth), len(self.classes)):
             raise ValueError(f"scores must be {(len(self.truth), len(self.classes))} for the test images and classes, got {self.scores.shape}")
         if not len(self.truth): raise ValueError("recognition needs at least one test image, got none")
+        if np.isnan(self.scores).any(): raise ValueError(f"scores hold NaN in {int(np.isnan(self.scores).any(1).sum())} of {len(self.scores)} rows; look for a diverged fit")
 
     @cached_property
     def predicted(self) -> np.ndarray:      # class index with the highest score, (N,)
@@ -68,6 +70,26 @@ class Recognition:
     def confusion(self) -> np.ndarray:      # images, true class by predicted class, (C, C)
         return np.bincount(self.truth * len(self.classes) + self.predicted,
                            minlength=len(self.classes) ** 2).reshape(len(self.classes), -1)
+
+    def top(self,
+        k: int,                             # classes shown, 1 or more
+    ) -> float:                             # share of images whose class is among the first k; a tie counts against the classifier
+        "Top-k accuracy."
+        own = self.scores[np.arange(len(self.truth)), self.truth]
+        return 100 * float(((self.scores >= own[:, None]).sum(1) <= k).mean())
+
+    @property
+    def tied(self) -> int:                  # images whose two best classes have one score
+        first, second = np.sort(self.scores, axis=1)[:, :-3:-1].T
+        return int((first == second).sum())
+
+    @property
+    def calibration_error(self) -> float:   # expected calibration error, 15 equal bins (Guo et al., ICML 2017, eq. 5)
+        odds = np.exp(self.scores - self.scores.max(1, keepdims=True))
+        confidence = (odds / odds.sum(1, keepdims=True)).max(1)
+        bins = np.minimum((confidence * 15).astype(int), 14)
+        gap = np.bincount(bins, (self.predicted == self.truth) - confidence, 15)
+        return 100 * float(np.abs(gap).sum() / len(self.truth))
 
     @property
     def accuracy(self) -> float:            # paper eq. 6
@@ -97,14 +119,16 @@ class Recognition:
     def metrics(
         self,
         key: str,                           # "<task>/<evaluation>", for example "linear_probe/mstar_soc"
-    ) -> dict[str, float | int | str | list[float]]:   # flat, JSON-ready, percent
+    ) -> Metrics:
         "Metrics under `key`, as they go into metrics.json."
         found = {f"{key}/accuracy": self.accuracy, f"{key}/accuracy/ci95": self.ci95, f"{key}/accuracy/chance": self.chance,
-                 f"{key}/accuracy/majority": self.majority, f"{key}/mean_per_class": self.mean_per_class, f"{key}/images": len(self.truth)}
-        found |= {f"{key}/per_class/{name}": share for name, share in self.per_class.items()}
+                 f"{key}/accuracy/majority": self.majority, f"{key}/mean_per_class": self.mean_per_class, f"{key}/images": len(self.truth),
+                 f"{key}/calibration_error": self.calibration_error, f"{key}/tied_images": self.tied}
+        found |= {f"{key}/top{k}": self.top(k) for k in (3, 5) if k < len(self.classes)}
+        found |= {f"{key}/per_class/{name.replace(' ', '_')}": share for name, share in self.per_class.items()}
         return found | ({f"{key}/note": self.note} if self.note else {})
 
-# %% ../nbs/api/18_recognition.ipynb #c647e1cd
+# %% ../nbs/api/18_recognition.ipynb #6dc0f9a6
 def confusion_figure(
     result: Recognition,
     title: str = "",
@@ -120,22 +144,33 @@ def confusion_figure(
     fig.tight_layout()
     return fig
 
-# %% ../nbs/api/18_recognition.ipynb #6dc0f9a6
+# %% ../nbs/api/18_recognition.ipynb #b10c02e5
 STRENGTHS = (1.0, 10.0, 100.0, 1e3, 1e4)   # candidates for C * D; on a tie the smaller, which regularises more
 FIXED_STRENGTH = 100.0                     # C * D where the training set is too small to choose
 FOLDS = 3
 MAX_ITER = 2000
 
 
-def _standardise(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def standardiser(
+    train: np.ndarray,                     # features of the training images, (N, D)
+) -> tuple[np.ndarray, np.ndarray]:        # mean and scale, (D,) each: (x - mean) * scale is standardised
     "Zero mean and unit variance by the training set; features constant there become zero."
     mean, spread = train.mean(0), train.std(0)
-    scale = np.where(spread > 1e-8 * (1 + np.abs(mean)), 1 / np.maximum(spread, 1e-30), 0).astype(np.float32)
+    return mean, np.where(spread > 1e-8 * (1 + np.abs(mean)), 1 / np.maximum(spread, 1e-30), 0).astype(np.float32)
+
+
+def standardise(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Both parts standardised by the training set."
+    mean, scale = standardiser(train)
     return (train - mean) * scale, (test - mean) * scale
 
 
-def _choose_strength(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[float, str]:
-    "C * D with the best cross-validated accuracy on the training set, and a sentence saying how it was found."
+def choose_strength(
+    x: np.ndarray,          # standardised training features, (N, D)
+    y: np.ndarray,          # class index of each, (N,)
+    seed: int,              # of the folds
+) -> tuple[float, str]:     # C * D, and a sentence saying how it was found
+    "C * D with the best cross-validated accuracy on the training set."
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
@@ -176,10 +211,14 @@ def _fit_scores(x: np.ndarray, y: np.ndarray, test: np.ndarray, strength: float,
     return scores, "; ".join(notes)
 
 
-def _prepare(
-    train_x: np.ndarray | Features, train_y: Sequence[str], test_x: np.ndarray | Features, test_y: Sequence[str], classes: Sequence[str],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    "Checked features and class indices of both parts."
+def check_parts(
+    train_x: np.ndarray | Features,   # features of the training images, (N, D)
+    train_y: Sequence[str],           # their class names
+    test_x: np.ndarray | Features,    # features of the test images, (M, D)
+    test_y: Sequence[str],            # their class names
+    classes: Sequence[str],           # all class names
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:    # training features and class indices, test features and class indices
+    "The gate of every evaluator that learns: ValueError unless features, labels and class list belong together."
     x, test = as_arrays(train_x, test_x)
     for part, features, labels in (("training", x, train_y), ("test", test, test_y)):
         if len(features) != len(labels):
@@ -199,13 +238,37 @@ def linear_probe(
     seed: int = 0,                    # of the cross-validation folds
 ) -> Recognition:                     # scores are log-odds
     "Frozen features and a linear head under cross-entropy (paper eqs. 2 to 4, Table IV), solved by L-BFGS logistic regression."
-    x, y, test, truth = _prepare(train_x, train_y, test_x, test_y, classes)
-    x, test = _standardise(x, test)
-    strength, how = _choose_strength(x, y, seed)
+    x, y, test, truth = check_parts(train_x, train_y, test_x, test_y, classes)
+    x, test = standardise(x, test)
+    strength, how = choose_strength(x, y, seed)
     scores, notes = _fit_scores(x, y, test, strength, classes)
     return Recognition(tuple(classes), truth, scores, "; ".join(filter(None, (how, notes))))
 
-# %% ../nbs/api/18_recognition.ipynb #f8640d54
+# %% ../nbs/api/18_recognition.ipynb #e2c2bab5
+def nearest_neighbours(
+    train_x: np.ndarray | Features,   # unit features of the training images, (N, D)
+    train_y: Sequence[str],           # their class names
+    test_x: np.ndarray | Features,    # unit features of the test images, (M, D)
+    test_y: Sequence[str],            # their class names
+    classes: Sequence[str],           # all class names
+    k: int = 20,                      # neighbours that vote; fewer where there are fewer training images
+    temperature: float = 0.07,        # a vote weighs exp(cosine / temperature)
+) -> Recognition:                     # scores are logarithms of vote shares; a class without a vote scores -inf
+    "k nearest neighbours by cosine, weighted votes."
+    if k < 1: raise ValueError(f"at least one neighbour has to vote, got k={k}")
+    as_unit_arrays(train_x, test_x)
+    x, y, test, truth = check_parts(train_x, train_y, test_x, test_y, classes)
+    k = min(k, len(x))
+    votes = np.zeros((len(test), len(classes)))
+    for start in range(0, len(test), 1024):
+        cosines = test[start:start + 1024] @ x.T
+        nearest = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
+        rows = np.arange(len(nearest))[:, None]
+        np.add.at(votes[start:start + 1024], (rows, y[nearest]), np.exp((cosines[rows, nearest] - 1) / temperature))
+    with np.errstate(divide="ignore"): scores = np.log(votes / votes.sum(1, keepdims=True))
+    return Recognition(tuple(classes), truth, scores, f"{k} neighbours, temperature {temperature:g}")
+
+# %% ../nbs/api/18_recognition.ipynb #8ad86efc
 def draw_shots(
     labels: Sequence[str],    # class name of each image
     classes: Sequence[str],   # classes to draw from
@@ -244,7 +307,7 @@ class FewShot:
     def metrics(
         self,
         key: str,                   # "few_shot_<k>/<evaluation>"
-    ) -> dict[str, float | int | list[float]]:   # flat, JSON-ready, percent
+    ) -> Metrics:
         "Metrics under `key`, as they go into metrics.json."
         return {f"{key}/accuracy": self.accuracy, f"{key}/accuracy/ci95": self.ci95, f"{key}/accuracy/chance": self.chance, f"{key}/draws": len(self.accuracies)}
 
@@ -261,29 +324,53 @@ def few_shot(
 ) -> FewShot:
     "Logistic regression on `k` training images a class, repeated over seeded draws, all tested on the whole test set."
     if draws < 2: raise ValueError(f"an interval over draws needs at least two of them, got draws={draws}")
-    x, y, test, truth = _prepare(train_x, train_y, test_x, test_y, classes)
+    x, y, test, truth = check_parts(train_x, train_y, test_x, test_y, classes)
     accuracies = []
     for draw in np.random.SeedSequence(seed).generate_state(draws):
         shots = draw_shots(train_y, classes, k, int(draw))
-        drawn, scaled = _standardise(x[shots], test)
+        drawn, scaled = standardise(x[shots], test)
         scores, _ = _fit_scores(drawn, y[shots], scaled, FIXED_STRENGTH, classes)
         accuracies.append(Recognition(tuple(classes), truth, scores).accuracy)
     return FewShot(k, tuple(accuracies), 100 / len(classes))
 
-# %% ../nbs/api/18_recognition.ipynb #e0e0943f
+
+def few_shot_figure(
+    results: Mapping[str, FewShot],    # "few_shot_<k>/<task>" -> result, "untrained/" in front for the untrained encoder
+) -> Figure:
+    "Accuracy against images a class, one panel a task, with the interval of the mean over draws."
+    names = list(dict.fromkeys(key.rpartition("/")[2] for key in results))
+    fig, axes = plt.subplots(1, len(names), figsize=(1.5 + 3.2 * len(names), 3.2), sharey=True, squeeze=False)
+    for ax, name in zip(axes[0], names):
+        for label, untrained in (("trained", False), ("untrained", True)):
+            found = sorted((r for key, r in results.items() if key.endswith(f"/{name}") and key.startswith("untrained/") == untrained), key=lambda r: r.k)
+            if not found: continue
+            ks, low, high = [r.k for r in found], *np.array([r.ci95 for r in found]).T
+            line, = ax.plot(ks, [r.accuracy for r in found], marker="o", label=label)
+            ax.fill_between(ks, low, high, alpha=.25, color=line.get_color(), lw=0)
+        ax.axhline(next(r.chance for key, r in results.items() if key.endswith(f"/{name}")), ls=":", color="grey", label="chance")
+        ax.set(xscale="log", title=name, xlabel="training images a class", ylim=(0, 103))
+        ax.set_xticks(ks, [str(k) for k in ks])
+        ax.minorticks_off()
+    axes[0][0].set_ylabel("accuracy [%]")
+    axes[0][0].legend(frameon=False)
+    fig.tight_layout()
+    return fig
+
+# %% ../nbs/api/18_recognition.ipynb #d4fcffa9
 def text_classification(
     image_features: np.ndarray | Features,        # unit features of the test images, (N, D)
     labels: Sequence[str],                        # their class names
     class_text_features: np.ndarray | Features,   # one unit vector a class, `sarclip.features.class_text_features`, (C, D)
     classes: Sequence[str],                       # class names, in the order of `class_text_features`
-) -> Recognition:                                 # scores are cosines
+    scale: float = 100.0,                         # of the logits, the largest that CLIP's training allows
+) -> Recognition:                                 # scores are scaled cosines
     "Each image gets the class with the nearest text (Table V and the paper's zero-shot protocol)."
     x, prompts = as_unit_arrays(image_features, class_text_features)
     if len(x) != len(labels): raise ValueError(f"each test image needs one label, got {len(x)} rows of features and {len(labels)} labels")
     if len(prompts) != len(classes): raise ValueError(f"the class list has {len(classes)} names but there are text features for {len(prompts)}")
-    return Recognition(tuple(classes), class_indices(labels, classes, "test labels"), x @ prompts.T)
+    return Recognition(tuple(classes), class_indices(labels, classes, "test labels"), scale * (x @ prompts.T))
 
-# %% ../nbs/api/18_recognition.ipynb #addd3548
+# %% ../nbs/api/18_recognition.ipynb #69af36de
 def raw_pixels(
     images: np.ndarray,   # uint8 (N, S, S, C), C = 1 or 3, as `sarclip.loader.load_images` returns them
     size: int = 64,       # side of the reduced image, pixels

@@ -31,12 +31,16 @@ from .tables import VALUES, Step, as_text, audit_paper, collect, compare, count_
 # %% ../nbs/api/21_report.ipynb #6e90b4d3
 TASK_WORDS = {"retrieval": "retrieval, one right caption (the paper's protocol)", "retrieval_facts": "retrieval over facts", "linear_probe": "linear probe",
               "text_classification": "classification by text, classes known from training", "zero_shot": "zero-shot classification",
-              "raw_pixels": "logistic regression on raw pixels", "ablation": "ablation"}
+              "raw_pixels": "logistic regression on raw pixels", "ablation": "ablation",
+              "linear_head": "linear head, AdamW (the paper's protocol)", "linear_head_from_text": "linear head that starts from the texts", "nearest_neighbours": "nearest neighbours",
+              "invariant": "what must hold whatever the model", "leakage": "training images that an examination keeps", "leakage_probe": "probe's training images that its test keeps",
+              "leakage_left_out": "leaks that the split rules had left out", "probe_leaks": "linear probe, by copies in its own training part", "clutter_audit": "what the probe looks at",
+              "robustness": "linear probe on worse images", "ceiling": "a perfect model on the paper's test set", "leaks_kept": "short training with the leaks", "leaks_dropped": "short training without the leaks"}
 METRIC_WORDS = {"i2t_r1": "image to text R@1", "i2t_r5": "image to text R@5", "i2t_r10": "image to text R@10", "t2i_r1": "text to image R@1",
                 "t2i_r5": "text to image R@5", "t2i_r10": "text to image R@10", "mean_recall": "mean recall", "accuracy": "accuracy",
                 "mstar_soc": "MSTAR-SOC", "sar_vsa": "SAR-VSA", "fusar_ship": "FUSAR-Ship"}
 DATASET_WORDS = {"sarclip_1m": "test pairs", "mstar_soc": "MSTAR-SOC", "mstar_eoc2_config": "MSTAR EOC-2, configurations", "mstar_eoc2_version": "MSTAR EOC-2, versions",
-                 "sar_acd": "SAR-ACD", "fusar_ship": "FUSAR-Ship", "sar_vsa": "SAR-VSA"}
+                 "sar_acd": "SAR-ACD", "sar_vsa_present": "SAR-VSA, the part that is here", "mstar_eoc1": "MSTAR EOC-1", "fusar_ship": "FUSAR-Ship", "sar_vsa": "SAR-VSA"}
 
 def in_words(
     key: str,    # "<task>/<dataset>/<metric>"
@@ -44,11 +48,13 @@ def in_words(
     "A metric key in words; parts without a translation stay as they are."
     task, *dataset, metric = key.split("/")
     shots = re.fullmatch(r"few_shot_(\d+)", task)
+    mixture = re.fullmatch(r"wise_ft_([\d.]+)", task)
+    if mixture: task = f"linear head, {float(mixture[1]):.0%} of the way from the texts"
     words = f"linear probe on {shots[1]} images a class" if shots else TASK_WORDS.get(task, task.replace("_", " "))
     return f"{words}: {', '.join([*(DATASET_WORDS.get(d, d) for d in dataset), METRIC_WORDS.get(metric, metric.replace('_', ' '))])}"
 
 # %% ../nbs/api/21_report.ipynb #1f86497c
-HEADLINE = ("text_classification", "retrieval_facts", "retrieval", "linear_probe", "raw_pixels", "zero_shot", "few_shot")    # in this order
+HEADLINE = ("text_classification", "retrieval_facts", "retrieval", "linear_head", "linear_probe", "nearest_neighbours", "raw_pixels", "zero_shot", "few_shot")    # in this order
 
 def main_rows(
     table: pd.DataFrame,    # from `sarclip.tables.headline`
@@ -66,7 +72,11 @@ PAPER_FIGURES = {1: ("Fig. 1: image-text datasets by size", "Numbers of images a
 
 OUR_FIGURES = {"samples": "One image from each dataset of this run.", "captions": "Captions of each family by source, and their lengths in words.",
                "training": "Training loss against the training step.", "recall": "Recall at 1, 5 and 10 beside chance and the ceiling.",
-               "confusion": "Confusion matrix of the linear probe: true class against predicted class."}    # first word of the file name → what it shows
+               "confusion": "Confusion matrix: true class against predicted class.", "classes": "Annotated objects of each class, by source.",
+               "breakdown": "Mean recall of each source and caption family.", "alpha": "Accuracy between the text head and the trained head.",
+               "few": "Accuracy of probes on a few images a class.", "leaks": "Leaks between training and tests.",
+               "ceiling": "Mean recall of perfect models on the paper's test set.", "clutter": "Accuracy on targets, shadows and clutter alone.",
+               "robustness": "Accuracy on ever worse test images."}    # first word of the file name → what it shows
 
 def figure_number(
     name: str,        # file name without ending
@@ -166,6 +176,7 @@ PAGE = """<!DOCTYPE html>
 {% for group in paper_figures %}<h3>{{ group.title }}</h3>{% if group.figures %}<div class="figures">{% for f in group.figures %}{{ picture(f) }}{% endfor %}</div>{% else %}<p>Not run: no finished step drew it.</p>{% endif %}
 {% endfor %}
 {% if explorers %}<h3>Interactive maps</h3><ul>{% for href, text in explorers %}<li><a href="{{ href }}">{{ text }}</a></li>{% endfor %}</ul>{% endif %}
+<h3>What the protocol hides</h3>{% if hidden_figures %}<p>Notebook 07b_protocol tells what these mean.</p><div class="figures">{% for f in hidden_figures %}{{ picture(f) }}{% endfor %}</div>{% else %}<p>Not run: no finished step drew it.</p>{% endif %}
 {% if other_figures %}<details><summary>{{ other_figures|length }} further figure{{ 's' if other_figures|length > 1 }}</summary><div class="figures">{% for f in other_figures %}{{ picture(f) }}{% endfor %}</div></details>{% endif %}
 </section>
 <section id="audit"><h2>The paper's own numbers</h2>
@@ -269,7 +280,8 @@ def _context(profile_dir: Path) -> dict[str, Any]:
         "versions": ", ".join(packages), "mixed": "Steps of this run were made at different commits; remove its folder and run `make study` again to bring them together." if len(commits) > 1 else "",
         "tables": tables, "explorers": [(p.relative_to(profile_dir).as_posix(), " ".join(p.relative_to(profile_dir).with_suffix("").parts)) for p in sorted(profile_dir.glob("*/*/07_explore/*.html"))],
         "paper_figures": [{"title": title, "figures": [f for f in pictures if f["number"] == n]} for n, (title, _) in PAPER_FIGURES.items()],
-        "other_figures": [f for f in pictures if f["number"] is None],
+        "hidden_figures": [f for f in pictures if f["notebook"] == "07b_protocol"],
+        "other_figures": [f for f in pictures if f["number"] is None and f["notebook"] != "07b_protocol"],
         "audit": [r for r in rows if r["verdict"] in ("disagrees", "open")], "truncated": [r for r in rows if r["verdict"] == "truncated"],
         "audit_sentence": f"Recomputed from the printed values: {len(audit)} checks, {counts.get('agrees', 0)} agree, {counts.get('truncated', 0)} are cut off instead of rounded, "
                           f"{counts.get('disagrees', 0)} disagree, {counts.get('open', 0)} stay open. The paper's values stand in the tables above as printed."}

@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from .files import atomic_path, project_root, sha256_file, write_json, write_text
+from .manifest import manifest_files
 from .settings import ModelSettings, NOTEBOOKS, Settings, check, load_profile
 
 # %% ../nbs/api/03_run.ipynb #2c50bc97
@@ -90,7 +91,7 @@ class Run:
     ) -> None:
         "Write provenance, then metrics.json; with it the step counts as whole."
         write_json(self.dir / "provenance.json", {
-            "notebook": self.notebook, "git_commit": git_commit(), "manifest_sha256": sha256_file(project_root() / "data_manifest.yaml"),
+            "notebook": self.notebook, "git_commit": git_commit(), "manifest_sha256": {path.name: sha256_file(path) for path in manifest_files()},
             "inputs_sha256": self.inputs, "packages": package_versions(), "python": platform.python_version(),
             "machine": f"{platform.machine()}, {platform.system()}", "seed": self.settings.seed,
             "wall_s": round(time.time() - self.started, 1), "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})

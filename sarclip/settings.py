@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['INITS', 'ADOPTED', 'NOTEBOOKS', 'Settings', 'DataSettings', 'BuildSettings', 'ModelSettings', 'TrainSettings',
-           'Stage1Settings', 'RetrievalSettings', 'RecognitionSettings', 'AblationSettings', 'ExploreSettings',
-           'ReportSettings', 'load_profile', 'did_you_mean', 'released_weights', 'read_settings', 'check']
+           'Stage1Settings', 'Stage2Settings', 'EvaluationSettings', 'RetrievalSettings', 'RecognitionSettings',
+           'AblationSettings', 'ExploreSettings', 'ProtocolSettings', 'ReportSettings', 'load_profile', 'did_you_mean',
+           'released_weights', 'read_settings', 'check']
 
 # %% ../nbs/api/02_settings.ipynb #79db7756
 import difflib
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from .files import project_root
 
@@ -41,10 +42,27 @@ class DataSettings(Settings):
     source: Literal["generated", "archives"] = Field("generated", description="simulate the data, or unpack archives from data_dir")
     scale: float = Field(1.0, gt=0, description="size of the generated study; 1 is about 4,600 images")
     datasets: list[str] = Field([], description="archives: the manifest's datasets to prepare; empty means all whose files are present")
+    fetch: bool = Field(False, description="archives: bring the files of `datasets` first, where they are public or in the mirror")
+    mirror: Path | None = Field(None, description="archives: folder that may hold the files, asked before the network")
+    offline: bool = Field(False, description="archives: ask nobody on the network")
+    strict: bool = Field(False, description="stop at the first fault of the data instead of counting and naming it")
+
+    @field_validator("mirror", mode="before")
+    @classmethod
+    def _folder(cls, mirror: Any, info: ValidationInfo) -> Any:
+        if mirror is not None and not info.data.get("fetch"): raise ValueError("a mirror is asked only where fetch is true")
+        return project_root() / mirror.removeprefix("file://") if isinstance(mirror, str) else mirror
 
 class BuildSettings(Settings):
     "Notebook 01."
     captions_per_image: int = Field(5, ge=1, le=10, description="captions drawn for one image (Table I: five)")
+    workers: int = Field(1, ge=1, description="processes that read and caption; the tables are the same for any number")
+    strict: bool = Field(False, description="stop at the first fault of the data, instead of reporting all")
+    drop_leaks: bool = Field(True, description="leave training images out that an evaluation or the validation part holds too")
+    shards: bool = Field(False, description="write the training and validation parts as WebDataset shards too")
+    caption_profile: Literal["paper", "extended"] = Field("paper", description="which caption templates there are; paper: five simple, five complex, four absolute, three relative")
+    llm_url: str | None = Field(None, description="OpenAI-compatible endpoint that proofreads, such as http://localhost:11434/v1; None: Harper, offline")
+    llm_model: str | None = Field(None, description="model at llm_url")
 
 class ModelSettings(Settings):
     "What the notebooks with a model share (02 to 07)."
@@ -66,21 +84,47 @@ class ModelSettings(Settings):
         return self.max_steps and self.max_steps * self.batch
 
 class TrainSettings(ModelSettings):
-    "Notebooks 02 and 03."
+    "What the notebooks that train share (02, 03, 06)."
     lr: float | None = Field(None, gt=0, description="peak learning rate; None: the backbone's recipe")
     loss: Literal["clip", "facts"] = Field("clip", description="paper's eq. 1, or its variant in which equal facts are positives")
     shift: float | None = Field(None, ge=0, le=0.5, description="random shift of training images, share of the image's width; None: the backbone's recipe")
+    max_repeats: int | None = Field(None, ge=1, description="captions of one meaning that a batch may hold; None: the backbone's recipe")
+    micro_batch: int | None = Field(None, ge=1, description="images whose activations are kept at a time; exact; None: the backbone's recipe")
+    frozen_bn: bool | None = Field(None, description="BatchNorm keeps its statistics, which a ResNet needs for micro_batch; None: the backbone's recipe")
+    checkpointing: bool | None = Field(None, description="compute a transformer's activations twice instead of keeping them; None: the backbone's recipe")
+    tensorboard: bool | None = Field(None, description="also write the log for TensorBoard; None: the backbone's recipe")
 
 class Stage1Settings(TrainSettings):
     "Notebook 02."
     weights: Path | None = Field(None, description="file of released weights to adopt or to start from; None: what the profile names for this init and backbone")
 
-class RetrievalSettings(ModelSettings):
-    "Notebook 04."
+class Stage2Settings(TrainSettings):
+    "Notebook 03."
+    shards: Path | None = Field(None, description="folder of WebDataset shards of SAR images to train on, instead of ready arrays in memory; relative to the project's root")
 
-class RecognitionSettings(ModelSettings):
+class EvaluationSettings(ModelSettings):
+    "Notebooks 04 and 05: the run's own model, or any checkpoint that is only a file."
+    init: str = Field("stage1", description="what stage 2 started from; for a checkpoint file, file- and its name, set by itself")
+    checkpoint: Path | None = Field(None, description="file of weights to evaluate instead of the run's stage 2; its results get a folder of their own")
+
+    @field_validator("init")
+    @classmethod
+    def _known_init(cls, init: str) -> str:
+        if init not in INITS and not init.startswith("file-"): raise ValueError(f"it takes {', '.join(INITS)}{did_you_mean(init, list(INITS))}")
+        return init
+
+class RetrievalSettings(EvaluationSettings):
+    "Notebook 04."
+    export: bool = Field(False, description="leave the test set as the peers' scripts read it: pictures, test.csv, dataset.json")
+
+class RecognitionSettings(EvaluationSettings):
     "Notebook 05."
-    shots: int = Field(5, ge=1, description="training images a class in the few-shot probe")
+    shots: list[int] = Field([1, 2, 4, 5, 8, 16], min_length=1, description="training images a class in the few-shot probes: one number or several")
+    head_epochs: int = Field(10_000, ge=1, description="epochs of the linear head (paper: 10,000)")
+
+    @field_validator("shots", mode="before")
+    @classmethod
+    def _several(cls, shots: Any) -> Any: return [shots] if isinstance(shots, int) else shots
 
 class AblationSettings(TrainSettings):
     "Notebook 06."
@@ -91,13 +135,20 @@ class ExploreSettings(ModelSettings):
     points: int = Field(1500, ge=10, description="images drawn in the interactive map")
     umap: bool = Field(False, description="draw UMAP beside t-SNE; its first import compiles for tens of seconds")
 
+class ProtocolSettings(ModelSettings):
+    "Notebook 07b."
+    left_out_class: str = Field("T72", description="MSTAR class that one training never sees, to name it afterwards")
+    left_out_source: str = Field("opensarship", description="SAR source that one training never sees")
+    twin_epochs: int | None = Field(None, ge=1, description="passes over the chips for the supervised twin; None: the backbone's recipe")
+
 class ReportSettings(Settings):
     "Notebook 08."
 
 NOTEBOOKS: dict[str, type[Settings]] = {
     "00_data": DataSettings, "01_build_dataset": BuildSettings, "02_train_stage1": Stage1Settings,
-    "03_train_stage2": TrainSettings, "04_eval_retrieval": RetrievalSettings, "05_eval_recognition": RecognitionSettings,
-    "06_ablations": AblationSettings, "07_explore": ExploreSettings, "08_report": ReportSettings}
+    "03_train_stage2": Stage2Settings, "04_eval_retrieval": RetrievalSettings, "05_eval_recognition": RecognitionSettings,
+    "06_ablations": AblationSettings, "07_explore": ExploreSettings, "07b_protocol": ProtocolSettings,
+    "08_report": ReportSettings}
 
 # %% ../nbs/api/02_settings.ipynb #eb937b6b
 def load_profile(
@@ -154,12 +205,13 @@ def check(
     kind, profile = NOTEBOOKS[notebook], load_profile(values.get("profile", "mini"))
     folders = {"run_dir": os.environ.get("SARCLIP_RUNS", "runs"), "data_dir": os.environ.get("SARCLIP_DATA", "../shared/data")}
     values = folders | (profile.get(notebook) or {}) | values
-    for name in (*folders, "weights"):
+    for name in (*folders, "weights", "shards", "checkpoint"):
         if isinstance(values.get(name), str): values[name] = project_root() / values[name]
     for name in folders:
         if isinstance(values[name], Path): values[name] = values[name].resolve()
     if "weights" in kind.model_fields and values.get("weights") is None:
         values["weights"] = released_weights(profile, values.get("init", "stage1"), values.get("backbone", "sarclip-mini"))
+    if "checkpoint" in kind.model_fields and values.get("checkpoint"): values["init"] = f"file-{Path(values['checkpoint']).stem}"
     try: return kind.model_validate(values)
     except ValidationError as error:
         raise ValueError("; ".join(f"parameter {e['loc'][0]!r} of {notebook}: {e['msg'][0].lower()}{e['msg'][1:]}, got {e['input']!r}"

@@ -106,7 +106,7 @@ def headline(
 INIT_NAMES = {"laion": "LAION", "rs5m": "RS5M", "skyscript": "SkyScript", "r3d10s4": "R3+D10+S4", "stage1": "our stage 1", "scratch": "scratch"}
 DATASET_NAMES = {"mstar": "MSTAR", "sarsim": "SARSim", "opensarship": "OpenSARShip", "sample": "SAMPLE", "atrnet_star": "ATRNet-STAR",
                  "sardet_100k": "SARDet-100K", "fair_csar": "FAIR-CSAR", "sarlang": "SARLANG-1M-Captions"}    # manifest key → Table I
-TASKS = {3: "retrieval/sarclip_1m/{}", 4: "linear_probe/{}/accuracy", 5: "zero_shot/{}/accuracy"}    # where a table's columns stand in metrics.json
+TASKS = {3: "retrieval/sarclip_1m/{}", 4: "linear_head/{}/accuracy", 5: "zero_shot/{}/accuracy"}    # where a table's columns stand in metrics.json
 VARIANTS = {(False, True): "text", (True, False): "image", (True, True): "both"}    # Table VI: trained encoders → ablation/<variant>/…
 
 def our_rows(
@@ -123,7 +123,8 @@ def our_rows(
                      for flags, name in VARIANTS.items()}
         else:
             keys = {c: TASKS[number].format(c) for c in VALUES[number]}
-            found = {("SARCLIP", step.backbone, init): {c: metrics[k] for c, k in keys.items() if k in metrics}}
+            model = ("checkpoint file", step.backbone, init.removeprefix("file-")) if init.startswith("file-") else ("SARCLIP", step.backbone, init)
+            found = {model: {c: metrics[k] for c, k in keys.items() if k in metrics}}
         for key, values in found.items():
             if values: rows.setdefault(key, {}).update(values)
     return rows

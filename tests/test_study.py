@@ -11,7 +11,7 @@ import pytest
 from conftest import STUDY
 
 STEPS = ["data/00_data", "data/01_build_dataset", *(f"sarclip-mini/stage1/{n}" for n in (
-    "02_train_stage1", "03_train_stage2", "04_eval_retrieval", "05_eval_recognition", "06_ablations", "07_explore"))]
+    "02_train_stage1", "03_train_stage2", "04_eval_retrieval", "05_eval_recognition", "06_ablations", "07_explore", "07b_protocol"))]
 
 
 def metrics(project, step: str) -> dict:
@@ -60,7 +60,7 @@ def test_snakemake_fans_out_over_backbones_and_inits(studied):
     assert status == 0, output
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", output, re.M))
     assert jobs == {"all": "1", "train_stage1": "4", "train_stage2": "4", "eval_retrieval": "4", "eval_recognition": "4",
-                    "ablations": "2", "explore": "2", "report": "1", "total": "22"}
+                    "ablations": "2", "explore": "2", "protocol": "2", "report": "1", "total": "24"}
 
 
 def test_notebook_runs_alone_from_both_folders(studied):

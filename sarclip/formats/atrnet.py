@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NAME', 'EXAMPLE', 'atrnet_path', 'read_atrnet', 'write_atrnet']
 
-# %% ../../nbs/api/formats/atrnet.ipynb #ea0dde2b
+# %% ../../nbs/api/formats/atrnet.ipynb #8ab38e29
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,10 +14,11 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from .common import check_path, element, list_files, make_record, not_empty, number_of, parse_xml, save_image, save_xml, text_of
+from .common import check_path, element, list_files, make_record, not_empty, number_of, parse_xml, read_each, save_image, save_xml, text_of
+from ..problems import Fault, Problems
 from ..records import Box, Record
 
-# %% ../../nbs/api/formats/atrnet.ipynb #eb27624f
+# %% ../../nbs/api/formats/atrnet.ipynb #1b05d7d9
 NAME = re.compile(r"(?:.*/)?(?P<split>train|val|test)/(?P<label>[^/]+)/(?P<band>X|KU)_(?P<pol>HH|HV|VH|VV)_(?P<depression>\d+)_(?P<azimuth>\d+)_(?P<id>\d+)\.tif")
 EXAMPLE = "SOC_40classes/train/Changfeng_Cheetah_CFA6473C/KU_HH_15_0_253993.tif"
 
@@ -33,28 +34,31 @@ def atrnet_path(
     "Where ATRNet-STAR keeps a chip."
     return f"SOC_40classes/{split}/{label}/{band}_{polarisation}_{depression}_{azimuth}_{number}.tif"
 
-# %% ../../nbs/api/formats/atrnet.ipynb #d2082412
+# %% ../../nbs/api/formats/atrnet.ipynb #1916bf4d
 def read_atrnet(
     root: Path,                      # folder that holds SOC_40classes or another setting
     dataset: str,                    # key in the manifest
     options: dict | None = None,     # none are known
+    problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
     """Records of chips with their boxes: band, polarisation, depression, azimuth (deg), length (m), resolution (m), scene.
 
     Raises FileNotFoundError, or ValueError naming a file whose name or XML does not parse.
     """
-    return not_empty((_record(Path(root), path, dataset) for path in list_files(root, (".tif",))), root, "chips such as train/<vehicle>/KU_HH_15_0_253993.tif")
+    root = Path(root)
+    chips = list_files(root, (".tif",), problems, dataset)
+    return not_empty(read_each(chips, lambda path: _record(root, path, dataset), root, dataset, problems), root, "chips such as train/<vehicle>/KU_HH_15_0_253993.tif")
 
 def _record(root: Path, path: Path, dataset: str) -> Record:
     relative = path.relative_to(root).as_posix()
     name = NAME.fullmatch(relative)
-    if name is None: raise ValueError(f"{path} is not named like an ATRNet-STAR chip, such as {EXAMPLE}")
+    if name is None: raise Fault("strange_name", f"{path} is not named like an ATRNet-STAR chip, such as {EXAMPLE}")
     sensor: dict[str, Any] = {"band": name["band"], "polarisation": name["pol"], "depression": float(name["depression"]), "azimuth": float(name["azimuth"])}
     xml = path.with_suffix(".xml")
     if not xml.exists(): return make_record(dataset, relative, pixels="tiff", labels=(name["label"],), sensor=sensor, split=name["split"])
     root_element = parse_xml(xml)
     objects = list(root_element.iter("object"))
-    if not objects: raise ValueError(f"{xml} has no <object>; it is not an ATRNet-STAR annotation")
+    if not objects: raise Fault("missing_key", f"{xml} has no <object>; it is not an ATRNet-STAR annotation")
     size = int(number_of(root_element, ".//size/width", xml)), int(number_of(root_element, ".//size/height", xml))
     for tag, key in (("length", "length"), ("range_resolution", "resolution")):
         if root_element.find(f".//{tag}") is not None: sensor[key] = number_of(root_element, f".//{tag}", xml)
@@ -66,7 +70,7 @@ def _record(root: Path, path: Path, dataset: str) -> Record:
 def _box(vehicle: Element, path: Path) -> Box:
     return Box(text_of(vehicle, ".//type", path), *(number_of(vehicle, f".//{corner}", path) for corner in ("xmin", "ymin", "xmax", "ymax")))
 
-# %% ../../nbs/api/formats/atrnet.ipynb #f0e74d5b
+# %% ../../nbs/api/formats/atrnet.ipynb #ffcd171b
 def write_atrnet(
     root: Path,                                      # folder to fill
     items: Iterable[tuple[Record, np.ndarray]],      # records and uint8 pixels (H, W)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IMAGE', 'EXAMPLE', 'ENDINGS', 'dota_path', 'read_dota', 'write_dota']
 
-# %% ../../nbs/api/formats/dota.ipynb #b552544c
+# %% ../../nbs/api/formats/dota.ipynb #ec993213
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from .common import box_around, check_path, image_size, list_files, make_record, not_empty, save_bytes, save_image
+from .common import box_around, check_path, image_size, list_files, make_record, not_empty, read_each, read_text, save_bytes, save_image
+from ..problems import Fault, Problems
 from ..records import Box, Record
 
-# %% ../../nbs/api/formats/dota.ipynb #d9d37a09
+# %% ../../nbs/api/formats/dota.ipynb #6e6c7a58
 IMAGE = re.compile(r"(?:(?:.*/)?(?P<split>train|val|test)/|(?:.*/)?)images/(?P<stem>[^/]+)\.(?:png|jpg|bmp|tif)")
 EXAMPLE = "train/images/P0001.png"
 ENDINGS = (".png", ".jpg", ".bmp", ".tif")
@@ -32,42 +33,43 @@ def read_dota(
     root: Path,                      # folder that holds images and labelTxt, or train and val with them
     dataset: str,                    # key in the manifest
     options: dict | None = None,     # none are known
+    problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
-    """Records with oriented boxes; resolution (m) from gsd. Raises FileNotFoundError, or ValueError naming file and line."""
-    labels = (path for path in list_files(root, (".txt",)) if path.parent.name == "labelTxt")
-    return not_empty((_record(Path(root), path, dataset) for path in labels), root, "label files such as labelTxt/P0001.txt")
+    """Records with oriented boxes; resolution (m) from gsd.
+
+    One line that cannot be read leaves the whole image out: its captions would count the others only. Raises FileNotFoundError, or ValueError naming file and line.
+    """
+    root = Path(root)
+    labels = (path for path in list_files(root, (".txt",), problems, dataset) if path.parent.name == "labelTxt")
+    return not_empty(read_each(labels, lambda path: _record(root, path, dataset), root, dataset, problems), root, "label files such as labelTxt/P0001.txt")
 
 def _record(root: Path, path: Path, dataset: str) -> Record:
     folder = path.parent.parent / "images"
     image = next((folder / f"{path.stem}{e}" for e in ENDINGS if (folder / f"{path.stem}{e}").is_file()), None)
-    if image is None: raise FileNotFoundError(f"image {folder / path.stem} (one of {', '.join(ENDINGS)}) of {path} does not exist")
+    if image is None: raise Fault("missing_image", f"image {folder / path.stem} (one of {', '.join(ENDINGS)}) of {path} does not exist")
     relative = image.relative_to(root).as_posix()
     boxes, sensor = [], {}
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.startswith("imagesource:") or not line.strip(): continue
         if line.startswith("gsd:"): sensor = _resolution(line, path)
         else: boxes.append(_box(line, path, number))
     return make_record(dataset, relative, size=image_size(image), task="det", boxes=tuple(boxes), sensor=sensor,
                        pixels="tiff" if image.suffix == ".tif" else "image", split=IMAGE.fullmatch(relative)["split"] or "")
 
-def _lines(path: Path) -> list[str]:
-    try: return path.read_bytes().decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error: raise ValueError(f"{path} is not UTF-8 text ({error})") from error
-
 def _resolution(line: str, path: Path) -> dict[str, Any]:
     text = line.partition(":")[2].strip()
     if text in ("", "null", "None"): return {}
     try: return {"resolution": float(text)}
-    except ValueError: raise ValueError(f"{path} has gsd:{text} where metres a pixel were expected") from None
+    except ValueError: raise Fault("not_a_number", f"{path} has gsd:{text} where metres a pixel were expected") from None
 
 def _box(line: str, path: Path, number: int) -> Box:
     parts = line.split()
     try: values = [float(v) for v in parts[:8]]
     except ValueError: values = []
-    if len(values) != 8 or len(parts) not in (9, 10): raise ValueError(f"{path} line {number} is {line!r}, expected x1 y1 x2 y2 x3 y3 x4 y4 class difficult")
+    if len(values) != 8 or len(parts) not in (9, 10): raise Fault("bad_line", f"{path} line {number} is {line!r}, expected x1 y1 x2 y2 x3 y3 x4 y4 class difficult")
     return box_around(parts[8], list(zip(values[::2], values[1::2])))
 
-# %% ../../nbs/api/formats/dota.ipynb #7b4cf8d4
+# %% ../../nbs/api/formats/dota.ipynb #f8f522f8
 def write_dota(
     root: Path,                                      # folder to fill
     items: Iterable[tuple[Record, np.ndarray]],      # records with oriented boxes; uint8 pixels

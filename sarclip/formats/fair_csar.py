@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IMAGE', 'EXAMPLE', 'fair_csar_path', 'read_fair_csar', 'write_fair_csar']
 
-# %% ../../nbs/api/formats/fair_csar.ipynb #aa73e034
+# %% ../../nbs/api/formats/fair_csar.ipynb #364f38b7
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -14,10 +14,11 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from .common import box_around, check_path, element, list_files, make_record, not_empty, number_of, parse_xml, save_image, save_xml, text_of
+from .common import box_around, check_path, element, list_files, make_record, not_empty, number_of, parse_xml, read_each, save_image, save_xml, text_of
+from ..problems import Fault, Problems
 from ..records import Box, Record
 
-# %% ../../nbs/api/formats/fair_csar.ipynb #d69d62f3
+# %% ../../nbs/api/formats/fair_csar.ipynb #bfcada85
 IMAGE = re.compile(r"(?:.*/)?(?P<split>train|val|test)/PNGImages/(?P<stem>[^/]+)\.png")
 EXAMPLE = "SL/train/PNGImages/GF3_KAS_SL_028685_E139.7_N35.5_20220120_L1A_HH_L10000000001_00000_16050.png"
 
@@ -29,24 +30,26 @@ def fair_csar_path(
     "Where FAIR-CSAR keeps an 8-bit image."
     return f"{part}/{split}/PNGImages/{stem}.png"
 
-# %% ../../nbs/api/formats/fair_csar.ipynb #1669e50f
+# %% ../../nbs/api/formats/fair_csar.ipynb #393acaa5
 def read_fair_csar(
     root: Path,                      # folder that holds SL and FSI
     dataset: str,                    # key in the manifest
     options: dict | None = None,     # none are known
+    problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
     """Records from the XML files: oriented boxes by fine class, polarisation, resolution (m), imaging mode, angle_incidence (deg) of the first target.
 
     Raises FileNotFoundError, or ValueError naming the file.
     """
-    xmls = (path for path in list_files(root, (".xml",)) if path.parent.name == "METAXmls")
-    return not_empty((_record(Path(root), path, dataset) for path in xmls), root, "annotations such as SL/train/METAXmls/<name>.xml")
+    root = Path(root)
+    xmls = (path for path in list_files(root, (".xml",), problems, dataset) if path.parent.name == "METAXmls")
+    return not_empty(read_each(xmls, lambda path: _record(root, path, dataset), root, dataset, problems), root, "annotations such as SL/train/METAXmls/<name>.xml")
 
 def _record(root: Path, path: Path, dataset: str) -> Record:
     relative = path.relative_to(root)
     image = (relative.parent.parent / "PNGImages" / f"{path.stem}.png").as_posix()
     match = IMAGE.fullmatch(image)
-    if match is None: raise ValueError(f"{path} does not lie in train/METAXmls or test/METAXmls, such as the annotation of {EXAMPLE}")
+    if match is None: raise Fault("strange_name", f"{path} does not lie in train/METAXmls or test/METAXmls, such as the annotation of {EXAMPLE}")
     tree = parse_xml(path)
     targets = [e for e in tree.iter() if e.find("subCategory") is not None]
     sensor: dict[str, Any] = {}
@@ -61,7 +64,7 @@ def _box(target: Element, path: Path) -> Box:
     corners = [(number_of(target, f".//x{i}", path), number_of(target, f".//y{i}", path)) for i in range(1, 5)]
     return box_around(text_of(target, "subCategory", path), corners)
 
-# %% ../../nbs/api/formats/fair_csar.ipynb #cde7c0b5
+# %% ../../nbs/api/formats/fair_csar.ipynb #ecead1ad
 def write_fair_csar(
     root: Path,                                      # folder to fill
     items: Iterable[tuple[Record, np.ndarray]],      # records with oriented boxes; uint8 pixels (H, W)

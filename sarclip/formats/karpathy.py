@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPLITS', 'read_karpathy', 'write_karpathy']
 
-# %% ../../nbs/api/formats/karpathy.ipynb #7e8e7143
+# %% ../../nbs/api/formats/karpathy.ipynb #85646c06
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -13,41 +13,50 @@ from typing import Any
 
 import numpy as np
 
-from .coco import key_of, load_json
+from .coco import key_of, list_of, load_json
 from .common import make_record, not_empty, save_bytes, save_image
+from ..problems import FAULTS, Fault, Problems, strict_unless
 from ..records import Record
 
-# %% ../../nbs/api/formats/karpathy.ipynb #8d3f3d36
+# %% ../../nbs/api/formats/karpathy.ipynb #b0ad5489
 SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}    # restval: validation images Karpathy gave back to training
 
 def read_karpathy(
     root: Path,                      # folder that holds the JSON and the images
     dataset: str,                    # key in the manifest
     options: dict | None = None,     # {"annotations": JSON, default dataset_<dataset>.json; "images": folder, default images}
+    problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
     """Records with human captions, in the order of the JSON.
 
     Raises FileNotFoundError, or ValueError naming the file: broken JSON, a missing key, an unknown split, a file listed twice.
     """
     file, images = _places(Path(root), dataset, options)
-    return not_empty(_records(file, dataset, images), root, f"images in {file.name}")
+    return not_empty(_records(Path(root), file, dataset, images, strict_unless(problems)), root, f"images in {file.name}")
 
 def _places(root: Path, dataset: str, options: dict | None) -> tuple[Path, str]:
     o = {"annotations": f"dataset_{dataset}.json", "images": "images"} | (options or {})
     return root / o["annotations"], o["images"]
 
-def _records(file: Path, dataset: str, images: str) -> Iterator[Record]:
+def _records(root: Path, file: Path, dataset: str, images: str, problems: Problems) -> Iterator[Record]:
     seen: set[str] = set()
-    for image in key_of(load_json(file), "images", file):
-        name, split = key_of(image, "filename", file), key_of(image, "split", file)
-        if split not in SPLITS: raise ValueError(f"{file} puts {name} in the split {split!r}, expected one of {', '.join(SPLITS)}")
-        if name in seen: raise ValueError(f"{file} lists the image {name} twice")
-        seen.add(name)
-        sentences = tuple(key_of(s, "raw", file).strip() for s in key_of(image, "sentences", file))
-        yield make_record(dataset, f"{images}/{name}", pixels="tiff" if name.lower().endswith((".tif", ".tiff")) else "image",
-                          task="cap", captions=sentences, split=SPLITS[split])
+    for place, image in enumerate(list_of(load_json(file, root), "images", file)):
+        try: record = _record(file, dataset, images, image, seen)
+        except FAULTS as error: problems.caught(error, dataset, f"{file.relative_to(root).as_posix()}, image {place}")
+        else: yield record
 
-# %% ../../nbs/api/formats/karpathy.ipynb #dda3bf79
+def _record(file: Path, dataset: str, images: str, image: Any, seen: set[str]) -> Record:
+    name, split = key_of(image, "filename", file), key_of(image, "split", file)
+    if not isinstance(name, str): raise Fault("wrong_type", f"{file} has the filename {name!r} where text was expected")
+    if not isinstance(split, str) or split not in SPLITS: raise Fault("unknown_split", f"{file} puts {name} in the split {split!r}, expected one of {', '.join(SPLITS)}")
+    if name in seen: raise Fault("duplicate_name", f"{file} lists the image {name} twice")
+    sentences = [key_of(sentence, "raw", file) for sentence in list_of(image, "sentences", file)]
+    if not all(isinstance(s, str) for s in sentences): raise Fault("wrong_type", f"{file} has a sentence of {name} that is no text")
+    seen.add(name)
+    return make_record(dataset, f"{images}/{name}", pixels="tiff" if name.lower().endswith((".tif", ".tiff")) else "image",
+                       task="cap", captions=tuple(s.strip() for s in sentences), split=SPLITS[split])
+
+# %% ../../nbs/api/formats/karpathy.ipynb #6119fe6d
 def write_karpathy(
     root: Path,                                      # folder to fill
     items: Iterable[tuple[Record, np.ndarray]],      # records of one dataset with captions and a split; uint8 pixels

@@ -6,7 +6,8 @@
 __all__ = ['END', 'VARIANT', 'CHIP', 'KEYS', 'read_header', 'read_phoenix', 'write_phoenix', 'facts_of_path', 'mstar_path',
            'read_mstar', 'read_mstar_jpeg', 'write_mstar', 'write_mstar_jpeg']
 
-# %% ../../nbs/api/formats/mstar.ipynb #f8a7d0de
+# %% ../../nbs/api/formats/mstar.ipynb #48d7303c
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -14,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from .common import list_files, make_record, not_empty, save_bytes, save_image
+from .common import list_files, make_record, not_empty, read_each, save_bytes, save_image
+from ..problems import Fault, Problems
 from ..records import Record
 
-# %% ../../nbs/api/formats/mstar.ipynb #82d565b5
+# %% ../../nbs/api/formats/mstar.ipynb #9495c3fb
 END = b"[EndofPhoenixHeader]\n"
 
 def read_header(
@@ -28,9 +30,9 @@ def read_header(
     with open(path, "rb") as f: return _parse_header(Path(path), f.read(16384))
 
 def _parse_header(path: Path, data: bytes) -> dict[str, str]:
-    if not data.lstrip().startswith(b"[PhoenixHeaderVer"): raise ValueError(f"{path} does not start with a Phoenix header; it is no MSTAR chip")
+    if not data.lstrip().startswith(b"[PhoenixHeaderVer"): raise Fault("wrong_magic", f"{path} does not start with a Phoenix header; it is no MSTAR chip")
     text, end, _ = data.partition(END.strip())
-    if not end: raise ValueError(f"{path} has no [EndofPhoenixHeader]; it is truncated, fetch it again")
+    if not end: raise Fault("truncated_file", f"{path} has no [EndofPhoenixHeader]; it is truncated, fetch it again")
     pairs = (line.split("=", 1) for line in text.decode("latin-1").splitlines() if "=" in line)
     return {key.strip(): value.strip() for key, value in pairs}
 
@@ -39,7 +41,7 @@ def _whole(header: dict[str, str], key: str, path: Path) -> int:
     except KeyError: raise ValueError(f"{path} has no {key} in its Phoenix header, so its pixels cannot be found") from None
     except ValueError: raise ValueError(f"{path} has {key}= {header[key]} in its Phoenix header where a whole number was expected") from None
 
-# %% ../../nbs/api/formats/mstar.ipynb #ce0b4d4c
+# %% ../../nbs/api/formats/mstar.ipynb #d66d28f5
 def read_phoenix(
     path: Path,    # a Phoenix file
 ) -> tuple[dict[str, str], np.ndarray, np.ndarray]:    # header; magnitude, linear, float32 (H, W); phase, radians, float32 (H, W)
@@ -58,12 +60,12 @@ def read_phoenix(
     room = len(data) - start
     if count > 0 and room >= 8 * count: kind = ">f4"
     elif count > 0 and room == 4 * count: kind = ">u2"
-    else: raise ValueError(f"{path} should hold {rows} x {columns} magnitudes and phases after byte {start} but has {max(room, 0)} bytes there; it is truncated, fetch it again")
+    else: raise Fault("truncated_file", f"{path} should hold {rows} x {columns} magnitudes and phases after byte {start} but has {max(room, 0)} bytes there; it is truncated, fetch it again")
     magnitude, phase = np.frombuffer(data, kind, 2 * count, start).astype(np.float32).reshape(2, rows, columns)
     if kind == ">u2": phase = phase * np.float32(2 * np.pi / 4096)
     return header, magnitude, phase
 
-# %% ../../nbs/api/formats/mstar.ipynb #0491d3e5
+# %% ../../nbs/api/formats/mstar.ipynb #27fc9f6b
 def write_phoenix(
     path: Path,                # file to write
     pixels: np.ndarray,        # (H, W): magnitude, real and not negative, or complex
@@ -76,12 +78,12 @@ def write_phoenix(
     lines = {"PhoenixSigNum": "0001", "PhoenixHeaderCallingSequence": "sarclip", "native_header_length": "0", "Filename": Path(path).name,
              "NumberOfColumns": columns, "NumberOfRows": rows, **facts}
     tail = "".join(f"{key}= {value}\n" for key, value in lines.items()).encode("latin-1") + END
-    head = "[PhoenixHeaderVer01.04]\nPhoenixHeaderLength= {:05d}\nPhoenixSigSize= {:010d}\n"
+    head = "\n[PhoenixHeaderVer01.04]\nPhoenixHeaderLength= {:05d}\nPhoenixSigSize= {:010d}\n"
     length = len(head.format(0, 0)) + len(tail)
     body = np.stack([np.abs(pixels), np.angle(pixels)]).astype(">f4").tobytes()
     save_bytes(path, head.format(length, length + len(body)).encode() + tail + body)
 
-# %% ../../nbs/api/formats/mstar.ipynb #69003cd4
+# %% ../../nbs/api/formats/mstar.ipynb #a40a5c76
 VARIANT = re.compile(r"A(04|05|07|10|32|62|63|64)")
 
 def facts_of_path(
@@ -96,7 +98,7 @@ def facts_of_path(
     if VARIANT.fullmatch(folders[-1]): return "T72", folders[-1], depression
     return folders[-1], "", depression
 
-# %% ../../nbs/api/formats/mstar.ipynb #073eb1b4
+# %% ../../nbs/api/formats/mstar.ipynb #6a934f8d
 def mstar_path(
     label: str,         # class folder, such as "BMP2"
     serial: str,        # such as "9563", "A04", or "" for the mixed targets
@@ -109,7 +111,7 @@ def mstar_path(
         return f"MSTAR_PUBLIC_TARGETS_CHIPS_T72_BMP2_BTR70_SLICY/TARGETS/{'TRAIN' if depression >= 17 else 'TEST'}/{depression}_DEG/{label}/SN_{serial}/{name}"
     return f"MSTAR_PUBLIC_MIXED_TARGETS_CD{1 if depression < 17 else 2}/{depression}_DEG/COL{1 if label == 'BTR_60' else 2}/SCENE1/{label}/{name}"
 
-# %% ../../nbs/api/formats/mstar.ipynb #03877708
+# %% ../../nbs/api/formats/mstar.ipynb #034e9882
 CHIP = re.compile(r".*\.\d{3}")    # HB04040.000: the ending is a number
 KEYS = {"TargetAz": "azimuth", "DesiredDepression": "depression", "RangeResolution": "resolution", "Polarization": "polarisation", "TargetSerNum": "serial"}
 
@@ -117,13 +119,15 @@ def read_mstar(
     root: Path,                      # folder with the layout of the original discs
     dataset: str,                    # key in the manifest
     options: dict | None = None,     # none are known
+    problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
     """Records of MSTAR chips in Phoenix format: class, serial, depression, azimuth (deg), polarisation, resolution (m).
 
     Folders come before headers where both state a fact. Raises FileNotFoundError, or ValueError naming the file.
     """
-    return not_empty((_phoenix_record(Path(root), path, dataset) for path in list_files(root) if CHIP.fullmatch(path.name)),
-                     root, "Phoenix files such as HB04040.000 (a JPEG release needs the reader mstar_jpeg)")
+    root = Path(root)
+    chips = (path for path in list_files(root, (), problems, dataset) if CHIP.fullmatch(path.name))
+    return not_empty(read_each(chips, lambda path: _phoenix_record(root, path, dataset), root, dataset, problems), root, "Phoenix files such as HB04040.000 (a JPEG release needs the reader mstar_jpeg)")
 
 def _phoenix_record(root: Path, path: Path, dataset: str) -> Record:
     relative = path.relative_to(root).as_posix()
@@ -138,14 +142,18 @@ def _phoenix_record(root: Path, path: Path, dataset: str) -> Record:
     return make_record(dataset, relative, pixels="phoenix", size=size, labels=(label,), sensor=sensor)
 
 def _number(header: dict[str, str], key: str, path: Path) -> float:
-    try: return float(header[key])
-    except ValueError: raise ValueError(f"{path} has {key}= {header[key]} in its Phoenix header where a number was expected") from None
+    try:
+        value = float(header[key])
+        if math.isfinite(value): return value
+        raise ValueError(key)
+    except ValueError: raise Fault("not_a_number", f"{path} has {key}= {header[key]} in its Phoenix header where a number was expected") from None
 
-# %% ../../nbs/api/formats/mstar.ipynb #5f5691c0
+# %% ../../nbs/api/formats/mstar.ipynb #e732bb87
 def read_mstar_jpeg(
     root: Path,                      # folder with the layout of the original discs, .jpeg in place of Phoenix files
     dataset: str,                    # key in the manifest
     options: dict | None = None,     # none are known
+    problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
     "Records of the JPEG rendering: class, depression (deg) and serial from the folders. Raises FileNotFoundError or ValueError."
     root = Path(root)
@@ -153,9 +161,9 @@ def read_mstar_jpeg(
         relative = path.relative_to(root).as_posix()
         label, serial, depression = facts_of_path(relative)
         return make_record(dataset, relative, labels=(label,), sensor={"serial": serial} | ({} if depression is None else {"depression": depression}))
-    return not_empty((record(path) for path in list_files(root, (".jpeg", ".jpg"))), root, "JPEG chips such as HB04040.000.jpeg")
+    return not_empty(read_each(list_files(root, (".jpeg", ".jpg"), problems, dataset), record, root, dataset, problems), root, "JPEG chips such as HB04040.000.jpeg")
 
-# %% ../../nbs/api/formats/mstar.ipynb #7ac25822
+# %% ../../nbs/api/formats/mstar.ipynb #cd12d6d9
 def write_mstar(
     root: Path,                                        # folder to fill
     items: Iterable[tuple[Record, np.ndarray]],        # records and pixels (H, W), magnitude or complex

@@ -6,7 +6,8 @@
 __all__ = ['PRODUCT', 'CHIP', 'EXAMPLE', 'polarisation_of', 'read_ships', 'read_opensarship', 'opensarship_path',
            'write_opensarship']
 
-# %% ../../nbs/api/formats/opensarship.ipynb #9a012395
+# %% ../../nbs/api/formats/opensarship.ipynb #dc5f1fee
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -14,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from .common import check_path, element, list_files, make_record, not_empty, number_of, parse_xml_bytes, save_image, save_xml, text_of
+from .common import check_path, element, list_files, make_record, not_empty, number_of, parse_xml_bytes, read_annotation, read_each, save_image, save_xml, text_of
+from ..problems import FAULTS, Fault, Problems, kind_of, strict_unless
 from ..records import Record
 
-# %% ../../nbs/api/formats/opensarship.ipynb #be53837b
+# %% ../../nbs/api/formats/opensarship.ipynb #0bd6ed55
 PRODUCT = re.compile(r"S1[A-D]_\w{2}_(?:GRD|SLC)[A-Z_]_1S(?P<channels>SV|SH|DV|DH)_\d{8}T\d{6}_\d{8}T\d{6}_\d{6}_[0-9A-F]{6}_[0-9A-F]{4}")
 CHIP = re.compile(r"(?:.*/)?Patch_Uint8/Visual_(?P<type>[^/]+)_x(?P<x>\d+)_y(?P<y>\d+)(?:_(?P<pol>vv|vh|hh|hv))?\.tif")
 EXAMPLE = "S1A_IW_GRDH_1SDV_20150823T221233_20150823T221258_007396_00A2CA_54D0/Patch_Uint8/Visual_Cargo_x1673_y6973_vv.tif"
@@ -33,7 +35,7 @@ def polarisation_of(
     if channels[0] == "S": return channels[1] * 2
     raise ValueError(f"{path} names no polarisation although {product} has two")
 
-# %% ../../nbs/api/formats/opensarship.ipynb #81ab9a48
+# %% ../../nbs/api/formats/opensarship.ipynb #84ab44ef
 def read_ships(
     path: Path,    # a scene's Ship.xml
 ) -> dict[tuple[int, int], dict[str, Any]]:    # centre (x, y) in the scene, pixels -> facts of the ship
@@ -44,9 +46,8 @@ def read_ships(
     Raises FileNotFoundError, or ValueError naming the file.
     """
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"annotation {path} does not exist")
     ships = {}
-    for ship in parse_xml_bytes(path.read_bytes().replace(b"<\\ShipList>", b"</ShipList>"), path).iter("ship"):
+    for ship in parse_xml_bytes(read_annotation(path).replace(b"<\\ShipList>", b"</ShipList>"), path).iter("ship"):
         facts: dict[str, Any] = {"angle_incidence": number_of(ship, "SARShipInformation/Incidence", path)}
         length = number_of(ship, "AISShipInformation/Length", path) or number_of(ship, "SARShipInformation/Manual_Length", path)
         if length > 0: facts["length"] = length
@@ -56,34 +57,41 @@ def read_ships(
         ships[int(number_of(ship, "SARShipInformation/Center_x", path)), int(number_of(ship, "SARShipInformation/Center_y", path))] = facts
     return ships
 
-# %% ../../nbs/api/formats/opensarship.ipynb #4eb550cd
+# %% ../../nbs/api/formats/opensarship.ipynb #eac6b0b0
 def read_opensarship(
     root: Path,                      # folder with unpacked scenes, at any depth
     dataset: str,                    # key in the manifest
     options: dict | None = None,     # none are known
+    problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
     """Records of the 8-bit chips with AIS facts.
 
     Raises FileNotFoundError, or ValueError naming the file: an archive still packed, a chip without a ship in Ship.xml, a scene without a product name, a broken XML.
     """
-    for archive in list_files(root, (".zip",)):
-        if not archive.with_suffix("").is_dir(): raise ValueError(f"{archive} is not unpacked yet; unpack it into a folder of its name beside it")
-    return not_empty(_records(Path(root), dataset), root, "chips such as Patch_Uint8/Visual_Cargo_x1673_y6973_vv.tif")
+    problems, root = strict_unless(problems), Path(root)
+    for archive in sorted(root.rglob("*.zip")):
+        if not archive.with_suffix("").is_dir():
+            with problems.file(dataset, archive.relative_to(root).as_posix()): raise Fault("packed_archive", f"{archive} is not unpacked yet; unpack it into a folder of its name beside it")
+    return not_empty(_records(root, dataset, problems), root, "chips such as Patch_Uint8/Visual_Cargo_x1673_y6973_vv.tif")
 
-def _records(root: Path, dataset: str) -> Iterator[Record]:
-    scene = None
-    for path in list_files(root, (".tif",)):
-        if path.parent.name != "Patch_Uint8": continue
-        relative = path.relative_to(root).as_posix()
-        name = CHIP.fullmatch(relative)
-        if name is None: raise ValueError(f"{path} is not named like an OpenSARShip chip, such as {EXAMPLE}")
-        if scene != path.parent.parent:
-            scene = path.parent.parent
-            product, ships = _product_of(scene), read_ships(scene / "Ship.xml")
-        facts = ships.get((int(name["x"]), int(name["y"])))
-        if facts is None: raise ValueError(f"{path} matches no ship in {scene / 'Ship.xml'}")
-        sensor = {"product": product, "polarisation": polarisation_of(path, name["pol"], product), **facts}
-        yield make_record(dataset, relative, pixels="tiff", labels=(name["type"],), sensor=sensor)
+def _records(root: Path, dataset: str, problems: Problems) -> Iterator[Record]:
+    chips = (path for path in list_files(root, (".tif",), problems, dataset) if path.parent.name == "Patch_Uint8")
+    for scene, paths in itertools.groupby(chips, lambda path: path.parent.parent):
+        try: product, ships = _product_of(scene), read_ships(scene / "Ship.xml")
+        except FAULTS as error:
+            if problems.strict: raise
+            problems.caught(Fault(kind_of(error), f"{error}; it is the key to {sum(1 for _ in paths)} chips"), dataset, scene.relative_to(root).as_posix())
+            continue
+        yield from read_each(paths, lambda path: _record(root, path, dataset, product, ships), root, dataset, problems)
+
+def _record(root: Path, path: Path, dataset: str, product: str, ships: dict[tuple[int, int], dict[str, Any]]) -> Record:
+    relative = path.relative_to(root).as_posix()
+    name = CHIP.fullmatch(relative)
+    if name is None: raise Fault("strange_name", f"{path} is not named like an OpenSARShip chip, such as {EXAMPLE}")
+    facts = ships.get((int(name["x"]), int(name["y"])))
+    if facts is None: raise Fault("unknown_ship", f"{path} matches no ship in its scene's Ship.xml")
+    sensor = {"product": product, "polarisation": polarisation_of(path, name["pol"], product), **facts}
+    return make_record(dataset, relative, pixels="tiff", labels=(name["type"],), sensor=sensor)
 
 def _product_of(scene: Path) -> str:
     names = [scene.name, scene.parent.name, *sorted(f.stem for f in scene.glob("*.xml"))]
@@ -92,7 +100,7 @@ def _product_of(scene: Path) -> str:
         if match: return match[0]
     raise ValueError(f"scene {scene} names no Sentinel-1 product in its folders or files, so its polarisation is unknown")
 
-# %% ../../nbs/api/formats/opensarship.ipynb #c5221afc
+# %% ../../nbs/api/formats/opensarship.ipynb #9c34e8df
 def opensarship_path(
     product: str,        # Sentinel-1 product name, the scene's folder
     label: str,          # AIS ship type, such as "Cargo"

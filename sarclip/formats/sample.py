@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NAME', 'EXAMPLE', 'MODES', 'sample_path', 'read_sample', 'write_sample']
 
-# %% ../../nbs/api/formats/sample.ipynb #a9a1399a
+# %% ../../nbs/api/formats/sample.ipynb #c80e0d82
 import io
 import re
 from collections.abc import Iterable, Iterator
@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .common import check_path, list_files, make_record, not_empty, save_bytes, save_image
+from .common import check_path, list_files, make_record, not_empty, read_each, save_bytes, save_image
+from ..problems import Fault, Problems
 from ..records import Record
 
-# %% ../../nbs/api/formats/sample.ipynb #a3ea76d4
+# %% ../../nbs/api/formats/sample.ipynb #5f45dcf0
 NAME = re.compile(r"(?:.*/)?(?P<label>[^_/]+)_(?P<mode>real|synth)_[A-Z]_elevDeg_(?P<elevation>\d{3})_azCenter_(?P<azimuth>\d{3})_\d+_serial_(?P<serial>\w+)\.(?P<kind>png|mat)")
 EXAMPLE = "png_images/qpm/real/2s1/2s1_real_A_elevDeg_015_azCenter_011_22_serial_b01.png"
 MODES = {"real": "measured", "synth": "synthetic"}
@@ -27,7 +28,7 @@ def _record(dataset: str, path: str, name: re.Match) -> Record:
     if scaling: sensor["scaling"] = scaling[1]
     return make_record(dataset, path, pixels="image" if name["kind"] == "png" else "mat:complex_img", labels=(name["label"],), sensor=sensor)
 
-# %% ../../nbs/api/formats/sample.ipynb #0d075934
+# %% ../../nbs/api/formats/sample.ipynb #3611c639
 def sample_path(
     label: str,          # class, such as "2s1"
     mode: str,           # "measured" or "synthetic"
@@ -42,11 +43,12 @@ def sample_path(
     folder = f"png_images/{scaling}" if kind == "png" else "mat_files"
     return f"{folder}/{short}/{label}/{label}_{short}_A_elevDeg_{elevation:03d}_azCenter_{azimuth:03d}_22_serial_{serial}.{kind}"
 
-# %% ../../nbs/api/formats/sample.ipynb #0163c143
+# %% ../../nbs/api/formats/sample.ipynb #f17c7c36
 def read_sample(
     root: Path,                      # folder that holds png_images or mat_files
     dataset: str,                    # key in the manifest
     options: dict | None = None,     # {"kind": "png" or "mat"}; default png
+    problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
     "Records of SAMPLE chips from their names. Raises FileNotFoundError, or ValueError naming a file whose name does not parse."
     root, kind = Path(root), (options or {}).get("kind", "png")
@@ -54,11 +56,11 @@ def read_sample(
     def record(path: Path) -> Record:
         relative = path.relative_to(root).as_posix()
         name = NAME.fullmatch(relative)
-        if name is None: raise ValueError(f"{path} is not named like a SAMPLE chip, such as {EXAMPLE}")
+        if name is None: raise Fault("strange_name", f"{path} is not named like a SAMPLE chip, such as {EXAMPLE}")
         return _record(dataset, relative, name)
-    return not_empty((record(p) for p in list_files(root, (f".{kind}",))), root, f"SAMPLE chips (.{kind})")
+    return not_empty(read_each(list_files(root, (f".{kind}",), problems, dataset), record, root, dataset, problems), root, f"SAMPLE chips (.{kind})")
 
-# %% ../../nbs/api/formats/sample.ipynb #e3486102
+# %% ../../nbs/api/formats/sample.ipynb #6d188f35
 def write_sample(
     root: Path,                                      # folder to fill
     items: Iterable[tuple[Record, np.ndarray]],      # records; uint8 (H, W) for PNG, complex (H, W) for MAT

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEFAULTS', 'FILES', 'read_rows', 'read_sarlang', 'write_sarlang']
 
-# %% ../../nbs/api/formats/sarlang.ipynb #b65f7f29
+# %% ../../nbs/api/formats/sarlang.ipynb #6202ffc2
 import csv
 import io
 from collections.abc import Iterable, Iterator
@@ -13,53 +13,73 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from .common import list_files, make_record, not_empty, save_bytes, save_image
+from .common import list_files, make_record, not_empty, read_annotation, save_bytes, save_image
+from ..problems import Fault, Problems, strict_unless
 from ..records import Record
 
-# %% ../../nbs/api/formats/sarlang.ipynb #c5bc2aeb
+# %% ../../nbs/api/formats/sarlang.ipynb #b3228b72
 def read_rows(
-    path: Path,                    # CSV with a header line, UTF-8 with or without byte-order mark
-    columns: tuple[str, ...],      # columns that must be there; others are ignored
-) -> Iterator[tuple[str, ...]]:    # their values, line after line
+    path: Path,                           # CSV with a header line, UTF-8 with or without byte-order mark
+    columns: tuple[str, ...],             # columns that must be there; others are ignored
+    problems: Problems | None = None,     # receives rows that cannot be used; None: the first one raises
+    dataset: str = "",                    # key in the manifest, for the report
+    where: str = "",                      # the file as the report shall name it
+) -> Iterator[tuple[str, ...]]:           # their values, line after line
     "Columns of a CSV. Raises FileNotFoundError, or ValueError naming file and line."
-    path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"captions {path} do not exist")
-    try: text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error: raise ValueError(f"{path} is not UTF-8 ({error}); convert it") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = next(reader, [])
-        missing = [c for c in columns if c not in header]
-        if missing: raise ValueError(f"{path} has the columns {header}, expected {list(columns)}; name its columns in the manifest's reader options")
-        places = [header.index(c) for c in columns]
-        for row in reader:
+    problems, path = strict_unless(problems), Path(path)
+    data = read_annotation(path)
+    if b"\0" in data: raise Fault("bad_encoding", f"{path} is not UTF-8 (it has zero bytes, as UTF-16 does); convert it")
+    # bytes that are not UTF-8 become lone surrogates, so that only their rows are lost
+    reader = csv.reader(io.StringIO(data.decode("utf-8-sig", "surrogateescape"), newline=""), strict=True)
+    try: header = next(reader, [])
+    except csv.Error as error: raise Fault("truncated_csv", f"{path} line 1 is not CSV ({error}); it may be truncated, fetch it again") from error
+    missing = [c for c in columns if c not in header]
+    if missing: raise Fault("missing_key", f"{path} has the columns {header}, expected {list(columns)}; name its columns in the manifest's reader options")
+    places = [header.index(c) for c in columns]
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader)
             if not row: continue
-            if len(row) != len(header): raise ValueError(f"{path} line {reader.line_num} has {len(row)} columns, its header {len(header)}; a caption with commas must stand in quotes")
-            yield tuple(row[i] for i in places)
-    except csv.Error as error: raise ValueError(f"{path} line {reader.line_num} is not CSV ({error}); it may be truncated, fetch it again") from error
+            values = _values(row, len(header), places, path, line)
+        except StopIteration: return
+        except csv.Error as error: problems.caught(Fault("truncated_csv", f"{path} line {line} is not CSV ({error}); it may be truncated, fetch it again"), dataset, f"{where}, line {line}")
+        except Fault as error: problems.caught(error, dataset, f"{where}, line {line}")
+        else: yield values
 
-# %% ../../nbs/api/formats/sarlang.ipynb #1f711444
+def _values(row: list[str], width: int, places: list[int], path: Path, line: int) -> tuple[str, ...]:
+    if len(row) != width: raise Fault("stray_columns", f"{path} line {line} has {len(row)} columns, its header {width}; a caption with commas must stand in quotes")
+    values = tuple(row[i] for i in places)
+    try: "".join(values).encode()
+    except UnicodeEncodeError: raise Fault("bad_encoding", f"{path} line {line} is not UTF-8; convert the file") from None
+    return values
+
+# %% ../../nbs/api/formats/sarlang.ipynb #9ef0ebee
 DEFAULTS = {"images": "SARimages", "captions": "Text/caption", "image_column": "image", "caption_column": "caption"}
 
 def read_sarlang(
     root: Path,                      # folder that holds SARimages and Text
     dataset: str,                    # key in the manifest
     options: dict | None = None,     # any of images, captions (folders), image_column, caption_column
+    problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
     """One record an image with all its captions, in the order of the rows; the split from the CSV's name.
 
     Raises FileNotFoundError, or ValueError naming the file: unreadable CSV, an empty caption, an image in two splits.
     """
-    o = DEFAULTS | (options or {})
+    root, o, problems = Path(root), DEFAULTS | (options or {}), strict_unless(problems)
     captions: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
-    for file in list_files(Path(root) / o["captions"], (".csv",)):
-        split = _split_of(file)
-        for image, caption in read_rows(file, (o["image_column"], o["caption_column"])):
-            name = PurePosixPath(image.strip().replace("\\", "/")).name    # rows may carry the path of the owner's machine
-            if not name or not caption.strip(): raise ValueError(f"{file} has a row without image or caption: {image!r}, {caption!r}")
-            if splits.setdefault(name, split) != split: raise ValueError(f"{file} lists the image {name}, which is already in split {splits[name]!r}")
-            captions.setdefault(name, []).append(caption.strip())
+    for file in list_files(root / o["captions"], (".csv",), problems, dataset):
+        where = file.relative_to(root).as_posix()
+        with problems.file(dataset, where):
+            split = _split_of(file)
+            for number, (image, caption) in enumerate(read_rows(file, (o["image_column"], o["caption_column"]), problems, dataset, where), 1):
+                name = PurePosixPath(image.strip().replace("\\", "/")).name    # rows may carry the path of the owner's machine
+                with problems.file(dataset, f"{where}, caption {number}"):
+                    if not name or not caption.strip(): raise Fault("empty_caption", f"{file} has a row without image or caption: {image!r}, {caption!r}")
+                    if splits.setdefault(name, split) != split: raise Fault("two_splits", f"{file} lists the image {name}, which is already in split {splits[name]!r}")
+                    captions.setdefault(name, []).append(caption.strip())
     records = (make_record(dataset, f"{o['images']}/{name}", pixels="tiff" if name.endswith((".tif", ".tiff")) else "image", task="cap",
                            captions=tuple(texts), split=splits[name]) for name, texts in captions.items())
     return not_empty(records, root, "captions")
@@ -68,9 +88,9 @@ def _split_of(file: Path) -> str:
     name = file.stem.lower()
     for split in ("train", "val", "test"):
         if split in name: return split
-    raise ValueError(f"{file} names no split; its name must contain train, val or test")
+    raise Fault("unknown_split", f"{file} names no split; its name must contain train, val or test")
 
-# %% ../../nbs/api/formats/sarlang.ipynb #8733feb5
+# %% ../../nbs/api/formats/sarlang.ipynb #44614733
 FILES = {"train": "Caption-training.csv", "val": "Caption_val.csv", "test": "Caption_test.csv"}
 
 def write_sarlang(

@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['NAME', 'EXAMPLE', 'sarsim_path', 'read_sarsim', 'write_sarsim']
 
-# %% ../../nbs/api/formats/sarsim.ipynb #0311f3c3
+# %% ../../nbs/api/formats/sarsim.ipynb #ff6f8a2e
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from .common import check_path, list_files, make_record, not_empty, save_image
+from .common import check_path, list_files, make_record, not_empty, read_each, save_image
+from ..problems import Fault, Problems
 from ..records import Record
 
-# %% ../../nbs/api/formats/sarsim.ipynb #e0aea0f4
+# %% ../../nbs/api/formats/sarsim.ipynb #fc474dd9
 NAME = r"(?P<label>[^/]+)/(?P<serial>[^/]+)_(?P<background>[^_/]+)_dep(?P<depression>\d+)_az(?P<azimuth>\d+)\.(?:png|tif)"
 EXAMPLE = "tank/tank2_grass_dep17_az005.png"
 
@@ -35,11 +36,12 @@ def _record(dataset: str, path: str, name: re.Match) -> Record:
     sensor |= {key: facts[key] for key in ("serial", "background") if facts.get(key) is not None} | {"mode": "synthetic"}
     return make_record(dataset, path, pixels="tiff" if path.endswith((".tif", ".tiff")) else "image", labels=(facts["label"],), sensor=sensor)
 
-# %% ../../nbs/api/formats/sarsim.ipynb #113724b0
+# %% ../../nbs/api/formats/sarsim.ipynb #031e1a52
 def read_sarsim(
     root: Path,                      # folder with one folder a class
     dataset: str,                    # key in the manifest
     options: dict | None = None,     # {"pattern": regular expression for the relative path, with groups label and any of serial, background, depression, azimuth}
+    problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
     "Records of simulated chips. Raises FileNotFoundError, or ValueError naming a file whose name does not match or an unusable pattern."
     root, text = Path(root), (options or {}).get("pattern", NAME)
@@ -49,11 +51,11 @@ def read_sarsim(
     def record(path: Path) -> Record:
         relative = path.relative_to(root).as_posix()
         name = pattern.fullmatch(relative)
-        if name is None: raise ValueError(f"{path} is not named as the reader expects, such as {EXAMPLE}; give this release's pattern in the manifest's reader options")
+        if name is None: raise Fault("strange_name", f"{path} is not named as the reader expects, such as {EXAMPLE}; give this release's pattern in the manifest's reader options")
         return _record(dataset, relative, name)
-    return not_empty((record(p) for p in list_files(root, (".png", ".tif", ".tiff", ".jpg"))), root, "simulated chips")
+    return not_empty(read_each(list_files(root, (".png", ".tif", ".tiff", ".jpg"), problems, dataset), record, root, dataset, problems), root, "simulated chips")
 
-# %% ../../nbs/api/formats/sarsim.ipynb #681e4147
+# %% ../../nbs/api/formats/sarsim.ipynb #485ec2f4
 def write_sarsim(
     root: Path,                                      # folder to fill
     items: Iterable[tuple[Record, np.ndarray]],      # records and uint8 pixels (H, W)

@@ -5,56 +5,55 @@
 # %% auto #0
 __all__ = ['CORNERS', 'read_voc', 'write_voc']
 
-# %% ../../nbs/api/formats/voc.ipynb #3c25b00d
+# %% ../../nbs/api/formats/voc.ipynb #ca7dd8eb
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from .common import element, list_files, make_record, not_empty, number_of, parse_xml, save_bytes, save_image, save_xml, text_of
+from .common import child_of, element, list_files, make_record, not_empty, number_of, parse_xml, read_each, read_text, save_bytes, save_image, save_xml, text_of
+from ..problems import Fault, Problems
 from ..records import Box, Record
 
-# %% ../../nbs/api/formats/voc.ipynb #55eaf892
+# %% ../../nbs/api/formats/voc.ipynb #3ee294c4
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 def read_voc(
     root: Path,                      # folder that holds Annotations and JPEGImages
     dataset: str,                    # key in the manifest
     options: dict | None = None,     # {"first_pixel": 1 or 0, number of the first pixel; "images": folder of the images}
+    problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
     """Records from the XML files; image files are not opened.
 
-    Raises FileNotFoundError, or ValueError naming the file: broken XML, a missing tag, a class number classes.txt does not list, an image annotated twice.
+    Raises FileNotFoundError, or ValueError naming the file: broken XML, a missing tag, an image annotated twice. A class number that classes.txt does not list stays a number.
     """
     root, o = Path(root), {"first_pixel": 1, "images": "JPEGImages"} | (options or {})
-    names = _class_names(root / "classes.txt")
-    return not_empty(_records(root, dataset, names, float(o["first_pixel"]), o["images"]), root, "annotations such as Annotations/000001.xml")
-
-def _records(root: Path, dataset: str, names: dict[str, str], first: float, images: str) -> Iterator[Record]:
-    seen: set[str] = set()
-    for path in list_files(root / "Annotations", (".xml",)):
+    names, first, seen = _class_names(root / "classes.txt"), float(o["first_pixel"]), set()
+    def record(path: Path) -> Record:
         tree = parse_xml(path)
-        image = f"{images}/{text_of(tree, 'filename', path)}"
-        if image in seen: raise ValueError(f"{path} annotates {image}, which another file annotates already")
+        image = f"{o['images']}/{text_of(tree, 'filename', path)}"
+        if image in seen: raise Fault("duplicate_name", f"{path} annotates {image}, which another file annotates already")
+        size, boxes = child_of(tree, "size", path), tuple(_box(item, names, first, path) for item in tree.iter("object"))
         seen.add(image)
-        size = int(number_of(tree, "size/width", path)), int(number_of(tree, "size/height", path))
-        boxes = tuple(_box(o, names, first, path) for o in tree.iter("object"))
-        yield make_record(dataset, image, size=size, task="det", boxes=boxes, pixels="tiff" if image.endswith((".tif", ".tiff")) else "image")
+        return make_record(dataset, image, size=(int(number_of(size, "width", path)), int(number_of(size, "height", path))), task="det", boxes=boxes,
+                           pixels="tiff" if image.endswith((".tif", ".tiff")) else "image")
+    xmls = list_files(root / "Annotations", (".xml",), problems, dataset)
+    return not_empty(read_each(xmls, record, root, dataset, problems), root, "annotations such as Annotations/000001.xml")
 
 def _box(item: Element, names: dict[str, str], first: float, path: Path) -> Box:
-    label = text_of(item, "name", path)
-    if names and label not in names: raise ValueError(f"{path} has an object of class {label!r}, which classes.txt does not list")
-    x0, y0, x1, y1 = (number_of(item, f"bndbox/{corner}", path) for corner in CORNERS)
+    label, ends = text_of(item, "name", path), child_of(item, "bndbox", path)
+    x0, y0, x1, y1 = (number_of(ends, corner, path) for corner in CORNERS)
     return Box(names.get(label, label), x0 - first, y0 - first, x1 + 1 - first, y1 + 1 - first)
 
 def _class_names(path: Path) -> dict[str, str]:
     if not path.is_file(): return {}
-    pairs = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    pairs = [line.split(maxsplit=1) for line in read_text(path).splitlines() if line.strip()]
     if any(len(pair) != 2 for pair in pairs): raise ValueError(f"{path} has a line without number and name, such as '0 ZSU_23_4'")
     return {number: name.strip() for number, name in pairs}
 
-# %% ../../nbs/api/formats/voc.ipynb #030302e9
+# %% ../../nbs/api/formats/voc.ipynb #a7f2ab61
 def write_voc(
     root: Path,                                      # folder to fill
     items: Iterable[tuple[Record, np.ndarray]],      # records with upright boxes; uint8 pixels

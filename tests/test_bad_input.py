@@ -1,0 +1,342 @@
+"""Bad input: lenient, the run goes on and the report counts and names what is wrong; strict, it stops. Nothing is dropped in silence."""
+import dataclasses
+import io
+import json
+import os
+import shutil
+import tarfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sarclip.files import unpack
+from sarclip.formats.atrnet import atrnet_path, write_atrnet
+from sarclip.formats.class_folders import write_class_folders
+from sarclip.formats.coco import write_coco
+from sarclip.formats.common import box_around, make_record
+from sarclip.formats.dota import dota_path, write_dota
+from sarclip.formats.fair_csar import fair_csar_path, write_fair_csar
+from sarclip.formats.karpathy import write_karpathy
+from sarclip.formats.masks import write_masks
+from sarclip.formats.mstar import mstar_path, write_mstar, write_mstar_jpeg
+from sarclip.formats.opensarship import opensarship_path, write_opensarship
+from sarclip.formats.sample import sample_path, write_sample
+from sarclip.formats.sarlang import write_sarlang
+from sarclip.formats.sarsim import sarsim_path, write_sarsim
+from sarclip.formats.voc import write_voc
+from sarclip.manifest import Dataset, Release, load_manifest
+from sarclip.problems import Problems
+from sarclip.readers import check_images, read_dataset
+from sarclip.records import Box, Record
+
+GRAY = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
+SHIP, CAR = Box("ship", 1, 2, 9, 8), Box("car", 10, 1, 15, 11)
+TILTED = box_around("ship", [(2., 1.), (9., 3.), (8., 6.), (1., 4.)])
+MANIFEST = load_manifest()
+SCENE = "S1A_IW_GRDH_1SDV_20150823T221233_20150823T221258_007396_00A2CA_54D0"
+
+
+def item(path: str, **facts) -> tuple[Record, np.ndarray]: return make_record("tiny", path, **facts), GRAY
+def items(paths: list[str], **facts) -> list[tuple[Record, np.ndarray]]: return [item(path, **facts) for path in paths]
+
+
+# every format: three sound images as its writer writes them
+DATASETS: dict[str, Callable[[Path], None]] = {
+    "coco": lambda root: write_coco(root, [(make_record("tiny", f"JPEGImages/{split}/{name}.png", size=(16, 12), task="det", boxes=(SHIP, CAR), split=split), GRAY)
+                                           for split, name in (("train", "a"), ("train", "b"), ("val", "c"))]),
+    "voc": lambda root: write_voc(root, items([f"JPEGImages/{n}.png" for n in "abc"], size=(16, 12), task="det", boxes=(SHIP, CAR))),
+    "dota": lambda root: write_dota(root, items([dota_path("train", n) for n in "abc"], size=(16, 12), task="det", boxes=(TILTED,), split="train")),
+    "fair_csar": lambda root: write_fair_csar(root, items([fair_csar_path("train", n) for n in "abc"], size=(16, 12), task="det", boxes=(TILTED,), split="train")),
+    "atrnet": lambda root: write_atrnet(root, [item(atrnet_path("train", "car", "KU", "HH", 15, 30 * i, i), labels=("car",), boxes=(CAR,), split="train",
+                                                       sensor={"band": "KU", "polarisation": "HH", "depression": 15., "azimuth": 30. * i}) for i in range(3)]),
+    "masks": lambda root: write_masks(root, items([f"Train/Urban/images_png/{n}.png" for n in "abc"], size=(16, 12), task="det", boxes=(Box("water", 1., 2., 9., 8.),), split="train")),
+    "karpathy": lambda root: write_karpathy(root, items([f"images/{n}.png" for n in "abc"], task="cap", captions=("A port .", "Many ships ."), split="train")),
+    "sarlang": lambda root: write_sarlang(root, items([f"SARimages/{n}.png" for n in "abc"], task="cap", captions=("A city, seen by radar.", "Two ships."), split="train")),
+    "mstar": lambda root: write_mstar(root, items([mstar_path("2S1", "", 17, f"HB0000{n}.000") for n in "123"], labels=("2S1",), sensor={"serial": "b01", "depression": 17.})),
+    "mstar_jpeg": lambda root: write_mstar_jpeg(root, items([mstar_path("2S1", "", 17, f"HB0000{n}.000.jpeg") for n in "123"], labels=("2S1",), sensor={"serial": "", "depression": 17.})),
+    "sample": lambda root: write_sample(root, [item(sample_path("2s1", "measured", 15, a, "b01"), labels=("2s1",),
+                                                       sensor={"depression": 15., "azimuth": float(a), "serial": "b01", "mode": "measured", "scaling": "qpm"}) for a in (1, 2, 3)]),
+    "sarsim": lambda root: write_sarsim(root, [item(sarsim_path("tank", "tank1", "grass", 17, a), labels=("tank",),
+                                                       sensor={"depression": 17., "azimuth": float(a), "serial": "tank1", "background": "grass", "mode": "synthetic"}) for a in (0, 5, 10)]),
+    "opensarship": lambda root: write_opensarship(root, items([opensarship_path(SCENE, "Cargo", x, 5, "VV") for x in (1, 2, 3)], pixels="tiff", labels=("Cargo",),
+                                                              sensor={"product": SCENE, "polarisation": "VV", "angle_incidence": 31.5, "serial": "413338000", "length": 190.})),
+    "class_folders": lambda root: write_class_folders(root, items([f"tank/{n}.png" for n in "abc"], labels=("tank",))),
+}
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[[str], Path]:
+    "The folder of a small sound dataset of a format."
+    def write(reader: str) -> Path:
+        DATASETS[reader](tmp_path / "tiny")
+        return tmp_path / "tiny"
+    return write
+
+
+def entry(reader: str, **changes) -> tuple[Dataset, Release]:
+    "A manifest entry for the small dataset."
+    dataset = MANIFEST.datasets["sardet_100k"]
+    names = ("ship", "car", "water", "2S1", "2s1", "tank", "Cargo")
+    release = dataset.release("generated").model_copy(update={"reader": reader} | changes)
+    return dataset.model_copy(update={"name": "tiny", "classes": {name: name for name in names}}), release
+
+
+def read(reader: str, root: Path, problems: Problems | None = None, **changes) -> list[Record]:
+    return list(check_images(read_dataset("tiny", *entry(reader, **changes), root, problems), root, problems))
+
+
+# how a file is damaged
+def cut(path: Path) -> None: path.write_bytes(path.read_bytes()[:-20])
+def empty(path: Path) -> None: path.write_bytes(b"")
+def remove(path: Path) -> None: path.unlink()
+def page(path: Path) -> None: path.write_bytes(b"<html><body>404</body></html>")
+def link(path: Path) -> None: path.unlink(), path.symlink_to("/etc/hostname")
+def link_to_twin(path: Path) -> None: path.rename(path.parents[3] / path.name), path.symlink_to(path.parents[3] / path.name)
+def swap(old: str, new: str, encoding: str = "utf-8") -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        text = path.read_bytes()
+        assert old.encode() in text
+        path.write_bytes(text.replace(old.encode(), new.encode(encoding), 1))
+    return damage
+def whole(encoding: str) -> Callable[[Path], None]: return lambda path: path.write_bytes(path.read_text().encode(encoding))
+def entity_bomb(path: Path) -> None: path.write_text('<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;"><!ENTITY c "&b;&b;&b;">]>' + path.read_text().replace("ship", "&c;").partition("?>")[2])
+def coco(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+    return damage
+def bbox(*values: float) -> Callable[[Path], None]: return coco(lambda c: c["annotations"][0].update(bbox=list(values)))
+def file_name(name: object) -> Callable[[Path], None]: return coco(lambda c: c["images"][0].update(file_name=name))
+
+
+TRAIN, XML, IMAGE, CSV = "Annotations/train.json", "Annotations/a.xml", "JPEGImages/a.png", "Text/caption/Caption-training.csv"
+CHIP, SHIPS = "MSTAR_PUBLIC_MIXED_TARGETS_CD2/17_DEG/COL2/SCENE1/2S1/HB00001.000", f"{SCENE}/Ship.xml"
+CASES = [    # format, file, damage, kind reported, images and boxes or captions left
+    ("coco", TRAIN, cut, "truncated_json", 1, 2),
+    ("coco", TRAIN, empty, "empty_file", 1, 2),
+    ("coco", TRAIN, swap("ship", "Brücke", "latin-1"), "bad_encoding", 1, 2),
+    ("coco", TRAIN, lambda path: path.write_text("[" * 100_000), "truncated_json", 1, 2),
+    ("coco", TRAIN, coco(lambda c: c.pop("annotations")), "missing_key", 1, 2),
+    ("coco", TRAIN, coco(lambda c: c.update(images={"a": 1})), "wrong_type", 1, 2),
+    ("coco", TRAIN, link, "unsafe_link", 1, 2),
+    ("coco", TRAIN, bbox(10, 2, 30, 5), "box_clipped", 3, 6),
+    ("coco", TRAIN, bbox(-3, 2, 7, 5), "box_clipped", 3, 6),
+    ("coco", TRAIN, bbox(40, 2, 30, 5), "box_outside", 3, 5),
+    ("coco", TRAIN, bbox(9, 8, -4, -3), "box_inverted", 3, 5),
+    ("coco", TRAIN, bbox(9, 8, 0, 3), "box_empty", 3, 5),
+    ("coco", TRAIN, bbox(9, 8, float("nan"), 3), "box_not_finite", 3, 5),
+    ("coco", TRAIN, bbox(9, 8, 3), "bad_box", 3, 5),
+    ("coco", TRAIN, coco(lambda c: c["annotations"][0].update(image_id=[1])), "bad_box", 3, 5),
+    ("coco", TRAIN, coco(lambda c: c["annotations"][0].update(image_id=99)), "unknown_image", 3, 5),
+    ("coco", TRAIN, coco(lambda c: c["annotations"][0].update(category_id=99)), "unknown_class", 3, 5),
+    ("coco", TRAIN, coco(lambda c: c["categories"][1].update(name="submarine")), "unknown_class", 3, 4),
+    ("coco", TRAIN, coco(lambda c: c["images"].append(dict(c["images"][0], id=7))), "duplicate_name", 3, 6),
+    ("coco", TRAIN, coco(lambda c: c["images"].append(dict(c["images"][0], file_name="z.png"))), "duplicate_id", 3, 6),
+    ("coco", TRAIN, coco(lambda c: c["images"][0].update(width=0)), "bad_size", 2, 4),
+    ("coco", TRAIN, coco(lambda c: c["images"][0].update(width="wide")), "wrong_type", 2, 4),
+    ("coco", TRAIN, file_name("../../../secret.png"), "unsafe_path", 2, 4),
+    ("coco", TRAIN, file_name("/etc/hostname"), "unsafe_path", 2, 4),
+    ("coco", TRAIN, file_name("..\\secret.png"), "unsafe_path", 2, 4),
+    ("coco", TRAIN, file_name("\ud800.png"), "bad_encoding", 2, 4),
+    ("coco", TRAIN, file_name(7), "wrong_type", 2, 4),
+    ("coco", "JPEGImages/train/a.png", remove, "missing_image", 2, 4),
+    ("coco", "JPEGImages/train/a.png", empty, "empty_file", 2, 4),
+    ("coco", "JPEGImages/train/a.png", page, "wrong_magic", 2, 4),
+    ("coco", "JPEGImages/train/a.png", link, "unsafe_link", 2, 4),
+    ("coco", "JPEGImages/train/a.png", link_to_twin, "unsafe_link", 2, 4),
+    ("voc", XML, cut, "truncated_xml", 2, 4),
+    ("voc", XML, empty, "empty_file", 2, 4),
+    ("voc", XML, entity_bomb, "unsafe_xml", 2, 4),
+    ("voc", XML, whole("utf-16"), "unsafe_xml", 2, 4),
+    ("voc", XML, swap("ship", "Brücke", "latin-1"), "bad_encoding", 2, 4),
+    ("voc", XML, swap("<filename>a.png", "<filename>b.png"), "duplicate_name", 2, 4),
+    ("voc", XML, swap("<filename>a.png", "<filename>../../secret.png"), "unsafe_path", 2, 4),
+    ("voc", XML, swap("<name>ship", "<name>submarine"), "unknown_class", 3, 5),
+    ("voc", XML, swap("<xmax>9", "<xmax>90"), "box_clipped", 3, 6),
+    ("voc", XML, swap("<xmax>9", "<xmax>1"), "box_empty", 3, 5),
+    ("voc", XML, swap("<xmax>9", "<xmax>-9"), "box_inverted", 3, 5),
+    ("voc", XML, swap("<xmax>9", "<xmax>1e999"), "not_a_number", 2, 4),
+    ("voc", XML, link, "unsafe_link", 2, 4),
+    ("voc", IMAGE, page, "wrong_magic", 2, 4),
+    ("dota", "train/labelTxt/a.txt", swap("ship", "Br ücke", "latin-1"), "bad_encoding", 2, 2),
+    ("dota", "train/labelTxt/a.txt", swap(" ship 0", ""), "bad_line", 2, 2),
+    ("dota", "train/labelTxt/a.txt", swap("2 1 9 3", "nan 1 9 3"), "box_not_finite", 3, 2),
+    ("dota", "train/labelTxt/a.txt", swap("ship", "submarine"), "unknown_class", 3, 2),
+    ("dota", "train/images/a.png", remove, "missing_image", 2, 2),
+    ("dota", "train/images/a.png", empty, "unreadable_image", 2, 2),    # its header tells the size
+    ("fair_csar", "SL/train/METAXmls/a.xml", entity_bomb, "unsafe_xml", 2, 2),
+    ("fair_csar", "SL/train/METAXmls/a.xml", swap("<x3>8", "<x3>far"), "not_a_number", 2, 2),
+    ("fair_csar", "SL/train/METAXmls/a.xml", swap("<x2>9", "<x2>99"), "box_clipped", 3, 3),
+    ("fair_csar", "SL/train/PNGImages/a.png", empty, "empty_file", 2, 2),
+    ("atrnet", "SOC_40classes/train/car/KU_HH_15_0_0.xml", cut, "truncated_xml", 2, 2),
+    ("atrnet", "SOC_40classes/train/car/KU_HH_15_0_0.tif", page, "wrong_magic", 2, 2),
+    ("masks", "Train/Urban/masks_png/a.png", lambda path: path.write_bytes(path.read_bytes()[:60]), "unreadable_image", 2, 2),
+    ("masks", "Train/Urban/masks_png/a.png", page, "unreadable_image", 2, 2),
+    ("masks", "Train/Urban/images_png/a.png", remove, "missing_image", 2, 2),
+    ("karpathy", "dataset_tiny.json", swap('"raw": "A port ."', '"raw": " "'), "empty_caption", 3, 5),
+    ("karpathy", "dataset_tiny.json", swap('"raw": "A port ."', '"raw": "\\ud800"'), "bad_encoding", 3, 5),
+    ("karpathy", "dataset_tiny.json", swap('"raw": "A port ."', '"raw": 5'), "wrong_type", 2, 4),
+    ("karpathy", "dataset_tiny.json", swap('"split": "train"', '"split": "dev"'), "unknown_split", 2, 4),
+    ("karpathy", "dataset_tiny.json", swap("a.png", "../a.png"), "unsafe_path", 2, 4),
+    ("karpathy", "dataset_tiny.json", swap("a.png", "b.png"), "duplicate_name", 2, 4),
+    ("karpathy", "images/a.png", empty, "empty_file", 2, 4),
+    ("sarlang", CSV, swap("Two ships.", "Two ships, at sea."), "stray_columns", 3, 5),
+    ("sarlang", CSV, swap("Two ships.", "Zwei Schiffe vor der Brücke.", "latin-1"), "bad_encoding", 3, 5),
+    ("sarlang", CSV, swap("Two ships.", " "), "empty_caption", 3, 5),
+    ("sarlang", CSV, swap("Two ships.", '"Two" ships.'), "truncated_csv", 3, 5),
+    ("sarlang", "SARimages/a.png", remove, "missing_image", 2, 4),
+    ("mstar", CHIP, page, "wrong_magic", 2, 0),
+    ("mstar", CHIP, lambda path: path.write_bytes(path.read_bytes()[:60]), "truncated_file", 2, 0),
+    ("mstar", CHIP, swap("NumberOfRows= 12", "NumberOfRows= xx"), "unreadable", 2, 0),
+    ("mstar_jpeg", CHIP + ".jpeg", page, "wrong_magic", 2, 0),
+    ("sample", "png_images/qpm/real/2s1/2s1_real_A_elevDeg_015_azCenter_001_22_serial_b01.png", lambda path: path.rename(path.with_name("holiday.png")), "strange_name", 2, 0),
+    ("sarsim", "tank/tank1_grass_dep17_az000.png", lambda path: path.rename(path.with_name("holiday.png")), "strange_name", 2, 0),
+    ("sarsim", "tank/tank1_grass_dep17_az000.png", empty, "empty_file", 2, 0),
+    ("opensarship", SHIPS, swap("<Center_x>1<", "<Center_x>9<"), "unknown_ship", 2, 0),
+    ("opensarship", f"{SCENE}/Patch_Uint8/Visual_Cargo_x1_y5_vv.tif", empty, "empty_file", 2, 0),
+    ("class_folders", "tank/a.png", lambda path: (path.parents[1] / "wine").mkdir() or path.rename(path.parents[1] / "wine" / "a.png"), "unknown_class", 2, 0),
+    ("class_folders", "tank/a.png", lambda path: path.rename(path.parents[1] / "a.png"), "strange_name", 2, 0),
+    ("class_folders", "tank/a.png", lambda path: os.rename(path, os.fsencode(path.parent) + b"/\xff.png"), "bad_encoding", 2, 0),
+    ("class_folders", "tank/a.png", link, "unsafe_link", 2, 0),
+]
+
+
+@pytest.mark.parametrize("reader", DATASETS)
+def test_sound_data_has_no_problems(tiny, reader):
+    problems = Problems()
+    assert len(read(reader, tiny(reader), problems)) == 3 and not list(problems) and problems.counts().empty
+
+
+@pytest.mark.parametrize("reader, file, damage, kind, images, parts", CASES, ids=[f"{n:02}-{reader}-{kind}" for n, (reader, *_, kind, _, _) in enumerate(CASES)])
+def test_reported_or_stopped(tiny, tmp_path, reader, file, damage, kind, images, parts):
+    root, problems = tiny(reader), Problems()
+    damage(root / file)
+    left = read(reader, root, problems)
+    assert kind in problems.counts().kind.tolist(), list(problems)
+    assert len(left) == images and sum(len(r.boxes) + len(r.captions) for r in left) == parts
+    for r in left: assert all(0 <= b.x0 < b.x1 <= 16 and 0 <= b.y0 < b.y1 <= 12 for b in r.boxes)
+    for p in problems: assert p.dataset == "tiny" and p.where and p.what and str(tmp_path) not in p.what.replace(f"leads to {tmp_path}", "")
+    problems.write_json(tmp_path / "problems.json")
+    assert len(json.loads((tmp_path / "problems.json").read_text())["problems"]) == problems.counts().n.sum() == len(list(problems))
+    with pytest.raises((ValueError, FileNotFoundError)) as error: read(reader, root)
+    sentence = str(error.value)
+    assert "\n" not in sentence.strip() and any(Path(p.where.partition(",")[0]).stem in sentence for p in problems), sentence
+
+
+def test_whole_files_of_captions_in_another_encoding(tiny):
+    """Latin-1 loses the rows that need it, UTF-16 the file; a byte-order mark does no harm."""
+    root = tiny("sarlang")
+    file, text = root / CSV, (root / CSV).read_text()
+    for encoding, rows, kinds in (("utf-8-sig", 6, []), ("latin-1", 6, []), ("utf-16", 0, ["bad_encoding", "no_images"])):
+        problems = Problems()
+        file.write_bytes(text.encode(encoding))
+        assert sum(len(r.captions) for r in read("sarlang", root, problems)) == rows and [p.kind for p in problems] == kinds
+
+
+def test_broken_scene_counts_its_chips(tiny):
+    root, problems = tiny("opensarship"), Problems()
+    shutil.copytree(root / SCENE, root / SCENE.replace("54D0", "54D1"))
+    entity_bomb(root / SHIPS)
+    assert len(read("opensarship", root, problems)) == 3
+    assert [(p.kind, p.where) for p in problems] == [("unsafe_xml", SCENE)] and "it is the key to 3 chips; left out" in next(iter(problems)).what
+
+
+def test_folders_that_lead_elsewhere_or_in_a_circle(tiny):
+    root, problems = tiny("class_folders"), Problems()
+    (root / "tank" / "circle").symlink_to(root)
+    (root / "bin").symlink_to("/usr/bin")
+    assert len(read("class_folders", root, problems)) == 3 and {p.where for p in problems} == {"tank/circle", "bin"}
+    with pytest.raises(ValueError, match="bin: is a link to /usr/bin"): read("class_folders", root)
+
+
+def test_link_to_the_dataset_itself_is_followed(tiny):
+    root = tiny("coco")
+    path = root / "JPEGImages/train/a.png"
+    path.rename(root / "JPEGImages/kept.png")
+    path.symlink_to(root / "JPEGImages/kept.png")
+    assert len(read("coco", root)) == 3
+    shutil.move(root, root.with_name("disk"))    # the dataset's folder may be a link: whoever runs the study made it
+    root.symlink_to(root.with_name("disk"))
+    path.unlink(), path.symlink_to("../kept.png")
+    assert len(read("coco", root)) == 3
+
+
+def test_missing_images_and_a_wrong_count(tiny):
+    root, problems = tiny("class_folders"), Problems()
+    (root / "tank/a.png").unlink()
+    assert len(read("class_folders", root, problems, images=3)) == 2
+    assert [(p.kind, p.dropped) for p in problems] == [("wrong_count", False)] and "gave 2 images, expected 3" in next(iter(problems)).what
+    with pytest.raises(ValueError, match="gave 2 images, expected 3"): read("class_folders", root, images=3)
+
+
+def test_nothing_left_is_reported_too(tiny):
+    root, problems = tiny("voc"), Problems()
+    for path in (root / "Annotations").iterdir(): entity_bomb(path)
+    assert read("voc", root, problems) == [] and Counter(p.kind for p in problems) == {"unsafe_xml": 3, "no_images": 1}
+
+
+@pytest.mark.parametrize("reader", DATASETS)
+def test_any_damaged_byte_is_survived(tiny, tmp_path, reader):
+    """Whatever a byte of an annotation becomes: no other error, and no image lost without a word."""
+    root, rng = tiny(reader), np.random.default_rng(0)
+    files = [p for p in root.rglob("*") if p.is_file() and (p.suffix in (".json", ".xml", ".csv", ".txt", ".000") or "masks_png" in p.parts)]
+    for _ in range(60 if files else 0):
+        path = files[rng.integers(len(files))]
+        sound = path.read_bytes()
+        damaged = bytearray(sound)
+        for place in rng.integers(len(damaged), size=rng.integers(1, 4)): damaged[place] = rng.choice(list(b'"{}[]<>&,;\n\0 9-ae\xff'))
+        path.write_bytes(damaged)
+        problems = Problems()
+        assert len(read(reader, root, problems)) == 3 or list(problems), bytes(damaged)
+        path.write_bytes(sound)
+
+
+def tar_of(path: Path, name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> Path:
+    with tarfile.open(path, "w") as tar:
+        for member, how in (("good.txt", tarfile.REGTYPE), (name, kind)):
+            info = tarfile.TarInfo(member)
+            info.type, info.linkname, info.size = how, target, 3 if how == tarfile.REGTYPE else 0
+            tar.addfile(info, io.BytesIO(b"abc") if how == tarfile.REGTYPE else None)
+    return path
+
+
+def zip_of(path: Path, name: str, link: bool = False) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("good.txt", "abc")
+        info = zipfile.ZipInfo(name)
+        if link: info.external_attr = 0o120777 << 16
+        archive.writestr(info, "/etc/hostname" if link else "abc")
+    return path
+
+
+@pytest.mark.parametrize("make", [
+    lambda p: tar_of(p / "a.tar", "../evil.txt"), lambda p: tar_of(p / "a.tar", "/tmp/evil.txt"), lambda p: tar_of(p / "a.tar", "deep/../../evil.txt"),
+    lambda p: tar_of(p / "a.tar", "evil", tarfile.SYMTYPE, "/etc"), lambda p: tar_of(p / "a.tar", "evil", tarfile.LNKTYPE, "../../x"), lambda p: tar_of(p / "a.tar", "evil", tarfile.FIFOTYPE),
+    lambda p: zip_of(p / "a.zip", "../evil.txt"), lambda p: zip_of(p / "a.zip", "..\\evil.txt"), lambda p: zip_of(p / "a.zip", "/evil.txt"), lambda p: zip_of(p / "a.zip", "C:/evil.txt"), lambda p: zip_of(p / "a.zip", "evil", link=True),
+], ids=["tar-up", "tar-absolute", "tar-deep", "tar-symlink", "tar-hardlink", "tar-pipe", "zip-up", "zip-backslash", "zip-absolute", "zip-drive", "zip-link"])
+def test_archives_that_reach_out_are_refused_whole(tmp_path, make):
+    archive = make(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=rf"{archive.name} holds .*evil.* nothing was unpacked|damaged or unsafe"): unpack(archive, tmp_path / "in" / "out")
+    assert [p for p in sorted(tmp_path.rglob("*")) if p.name != "in"] == before and not list((tmp_path / "in").iterdir()) and not Path("/tmp/evil.txt").exists()
+
+
+def test_archives_that_are_too_large_or_cut(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive: archive.writestr("zeros", bytes(10_000_000))
+    with pytest.raises(ValueError, match="bomb.zip expands to more than 1,000,000 bytes"): unpack(tmp_path / "bomb.zip", tmp_path / "out", max_bytes=1_000_000)
+    cut(tmp_path / "bomb.zip")
+    with pytest.raises(ValueError, match="bomb.zip"): unpack(tmp_path / "bomb.zip", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_box_that_is_clipped_keeps_its_polygon(tiny):
+    root, problems = tiny("dota"), Problems()
+    swap("9 3", "19 3")(root / "train/labelTxt/a.txt")
+    box = next(r for r in read("dota", root, problems) if r.path.endswith("a.png")).boxes[0]
+    assert (box.x0, box.x1) == (1, 16) and box.polygon[1] == (19, 3)
+    assert dataclasses.replace(box, x1=19) == box_around("ship", list(box.polygon)) and next(iter(problems)).what.endswith("clipped")
