@@ -21,6 +21,8 @@ DATA = f"{BASE}/data"
 STEP = f"{BASE}/{{backbone}}/{{init}}"
 SHELL = f"sarclip-run {{params.notebook}} --profile {PROFILE} --run_dir {RUN}"
 MODEL = SHELL + " --backbone {wildcards.backbone} --init {wildcards.init}"
+LAUNCH = ("if [ {resources.gpu} -gt 1 ]; then torchrun --standalone --nproc_per_node {resources.gpu} -m sarclip.launch --stage {params.stage}"
+          f" --profile {PROFILE} --run_dir {RUN} --backbone {{wildcards.backbone}} --init {{wildcards.init}}; fi && ")    # on several GPUs; the notebook then finds it done
 
 
 def section(notebook):
@@ -62,19 +64,19 @@ rule build_dataset:
 rule train_stage1:
     input: "nbs/02_train_stage1.ipynb", rules.build_dataset.output
     output: f"{STEP}/02_train_stage1/metrics.json", f"{STEP}/02_train_stage1/model.safetensors"
-    params: **section("02_train_stage1")
+    params: stage=1, **section("02_train_stage1")
     threads: THREADS
     resources: gpu=1    # one at a time where `--resources gpu=1` says so; free otherwise
-    shell: MODEL
+    shell: LAUNCH + MODEL
 
 
 rule train_stage2:
     input: "nbs/03_train_stage2.ipynb", rules.train_stage1.output
     output: f"{STEP}/03_train_stage2/metrics.json", f"{STEP}/03_train_stage2/model.safetensors"
-    params: **section("03_train_stage2")
+    params: stage=2, **section("03_train_stage2")
     threads: THREADS
     resources: gpu=1    # one at a time where `--resources gpu=1` says so; free otherwise
-    shell: MODEL
+    shell: LAUNCH + MODEL
 
 
 rule eval_retrieval:

@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from .files import atomic_path
-from .imaging import Tone, centre_crop, letterbox, to_uint8
+from .imaging import Tone, picture
 from .readers import load_pixels
 from .records import Record, frame_to_records
 
@@ -35,7 +35,7 @@ def load_images(
     cache_dir: Path | None = None,    # where ready arrays are kept; None keeps nothing
     progress: bool = True,            # draw a progress bar while decoding
 ) -> np.ndarray:                      # uint8 (N, size, size, C) in the order of `records`; C is 3 if any image has colour, else 1
-    """Decode, tone-map, crop and letterbox every image, or open the cached result of doing so.
+    """Decode, crop, tone-map and letterbox every image, or open the cached result of doing so.
 
     Raises FileNotFoundError or ValueError naming the image that is missing or unreadable; OSError when the disk is too full.
     """
@@ -57,14 +57,14 @@ def load_image(
 ) -> np.ndarray:          # uint8 (size, size), or (size, size, 3) where the image has colour
     "One image as the model will see it; FileNotFoundError or ValueError names it."
     try:
-        image = to_uint8(load_pixels(root, record), tone)
-        if image.ndim == 3 and (image == image[..., :1]).all(): image = image[..., 0]    # gray stored as colour
-        return letterbox(image if crop is None else centre_crop(image, crop), size)
+        pixels = load_pixels(root, record)
+        if pixels.ndim == 3 and pixels.shape[2] == 3 and (pixels == pixels[..., :1]).all(): pixels = pixels[..., 0]    # gray stored as colour
+        return picture(pixels, tone, crop, size)
     except ValueError as error:
         raise ValueError(f"image {record.image_id} could not be prepared: {error}") from error
 
 # %% ../nbs/api/12_loader.ipynb #c5acfb77
-CACHE_VERSION = 1    # raise it when the same file would give other pixels
+CACHE_VERSION = 2    # raise it when the same file would give other pixels
 
 def _cache_key(records: pd.DataFrame, files: list[Path], size: int) -> str:
     digest = hashlib.sha256(json.dumps([CACHE_VERSION, size]).encode())

@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from .files import atomic_path, write_text
+from .files import atomic_path, write_json, write_text
 from .imaging import centre_crop, to_uint8
 from .manifest import Manifest
 from .readers import load_pixels
@@ -64,7 +64,15 @@ def write_shards(
                 header = tarfile.TarInfo(name)    # no time, no user: same data, same bytes
                 header.size = len(data)
                 tar.addfile(header, io.BytesIO(data))
+    for stale in set(Path(folder).glob(SHARD.format(part=part, number=0).replace("000000", "*"))) - set(shards): stale.unlink()
+    sizes = {name: n for name, n in _sizes(Path(folder)).items() if (Path(folder) / name).is_file()} | {path.name: min(samples, len(rows) - n * samples) for n, path in enumerate(shards)}
+    if sizes: write_json(Path(folder) / "sizes.json", sizes)
     return shards
+
+def _sizes(folder: Path) -> dict[str, int]:
+    "Samples of the shards that are there already, in the convention of OpenCLIP's trainer."
+    path = folder / "sizes.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 def _samples(rows: pd.DataFrame, captions: dict[str, pd.DataFrame], datasets_dir: Path, first: int) -> Iterator[tuple[str, bytes]]:
     for number, (record, root, crop, tone) in enumerate(zip(frame_to_records(rows), rows.root, rows.crop, rows.tone), first):

@@ -33,7 +33,9 @@ def step_dir(
 ) -> Path:                 # that step's folder, which need not exist
     "The folder of one step of a run."
     profile_dir = settings.run_dir / settings.profile
-    if issubclass(NOTEBOOKS[notebook], ModelSettings): return profile_dir / settings.backbone / settings.init / notebook
+    if issubclass(NOTEBOOKS[notebook], ModelSettings):
+        method = f"-{settings.method}" if settings.method != "sarclip" and notebook != "02_train_stage1" else ""    # stage 1 is everybody's
+        return profile_dir / settings.backbone / f"{settings.init}{method}" / notebook
     return profile_dir / "08_report" if notebook == "08_report" else profile_dir / "data" / notebook
 
 # %% ../nbs/api/03_run.ipynb #51117d1e

@@ -68,6 +68,7 @@ class ModelSettings(Settings):
     "What the notebooks with a model share (02 to 07)."
     backbone: str = Field("sarclip-mini", pattern=r"^\w[\w.+-]*$", description="an OpenCLIP model name, or sarclip-mini")
     init: Literal[INITS] = Field("stage1", description="what stage 2 starts from")
+    method: Literal["sarclip", "harma"] = Field("sarclip", description="what stage 2 trains: both towers, or HarMA's adapters in frozen ones (Table III)")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto takes a GPU where there is one")
     epochs: int | None = Field(None, ge=1, description="passes over the images; None: the backbone's recipe")
     max_steps: int | None = Field(None, ge=1, description="stop after this many batches; None: no limit")

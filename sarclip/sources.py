@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from .fetch import fetch, verify, verify_table
 from .files import write_json
-from .imaging import centre_crop, letterbox, to_uint8
+from .imaging import picture
 from .manifest import Manifest, dataset_status, prepare
 from .problems import Problems
 from .readers import check_images, load_pixels, read_dataset
@@ -146,8 +146,7 @@ def sample_figure(
     for ax in axes.flat: ax.set_axis_off()
     for ax, name in zip(axes.flat, names):
         dataset = manifest.datasets[name]
-        pixels = to_uint8(load_pixels(datasets_dir / name, first[name]), dataset.tone)
-        ax.imshow(letterbox(centre_crop(pixels, dataset.crop) if dataset.crop else pixels, 128), cmap="gray", vmin=0, vmax=255)
+        ax.imshow(picture(load_pixels(datasets_dir / name, first[name]), dataset.tone, dataset.crop, 128), cmap="gray", vmin=0, vmax=255)
         ax.set_title(name, fontsize=9)
     figure.tight_layout()
     return figure

@@ -123,7 +123,9 @@ def our_rows(
                      for flags, name in VARIANTS.items()}
         else:
             keys = {c: TASKS[number].format(c) for c in VALUES[number]}
-            model = ("checkpoint file", step.backbone, init.removeprefix("file-")) if init.startswith("file-") else ("SARCLIP", step.backbone, init)
+            if step.init.startswith("file-"): model = ("checkpoint file", step.backbone, step.init.removeprefix("file-"))
+            elif step.init.endswith("-harma"): model = ("HarMA", step.backbone, INIT_NAMES.get(step.init.removesuffix("-harma"), step.init.removesuffix("-harma")))
+            else: model = ("SARCLIP", step.backbone, init)
             found = {model: {c: metrics[k] for c, k in keys.items() if k in metrics}}
         for key, values in found.items():
             if values: rows.setdefault(key, {}).update(values)
@@ -145,7 +147,7 @@ def count_rows(
 # %% ../nbs/api/20_tables.ipynb #ace6b2b9
 WEIGHTS = {"OpenCLIP": "open_clip's own pretrained weights", "GeoRSCLIP": "weights from huggingface.co/Zilun/GeoRSCLIP",
            "SkyCLIP": "weights from github.com/wangzhecheng/SkyScript", "RemoteCLIP": "weights from huggingface.co/chendelong/RemoteCLIP",
-           "HarMA": "code from github.com/seekerhuang/HarMA"}    # what an unmeasured method needs
+           "HarMA": "notebooks 03 to 05 with -p method harma"}    # what an unmeasured method needs
 DATA = dict.fromkeys(("sar_vsa", "fusar_ship"), "SAR-VSA and FUSAR-Ship need the FUSAR-Ship images, from their owners (data_manifest.yaml)")    # SAR-VSA holds them too
 
 def relative_gain(

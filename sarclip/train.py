@@ -35,7 +35,7 @@ from .loader import Batch, PairData, prefetch
 from .loss import LOSSES
 from .microbatch import backward_in_chunks, check_divisible, checkpoint_activations, freeze_statistics
 from .model import Encoder, encode_image, encode_text, is_resnet, save_checkpoint
-from .recipe import UNSEEN, TrainConfig, configure, learning_rate
+from .recipe import UNSEEN, TrainConfig, learning_rate
 from .watch import Watch, held_out_recall
 
 # %% ../nbs/api/15_train.ipynb #76647002
@@ -137,7 +137,7 @@ def mixed_precision(
     config: TrainConfig,     # its `precision`
 ) -> bool:
     "Whether activations are bfloat16; ValueError when that is asked of a device without it."
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if config.precision == "mixed" and not able: raise ValueError(f"precision 'mixed' needs a GPU with bfloat16, and this is {device}; take 'auto' or 'float32'")
     return able and config.precision != "float32"
 
@@ -214,17 +214,18 @@ def forget(
 @contextlib.contextmanager
 def _numerics(device: torch.device, config: TrainConfig) -> Iterator[None]:
     "Results that do not depend on what else the machine does, and the caller's random state and switches as they were."
-    before = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    before = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
     torch.set_num_threads(torch.get_num_threads())    # from now on MKL may not choose their number by the machine's load
     try:
         if device.type == "cuda" and config.precision != "float32": torch.set_float32_matmul_precision("high")    # TF32 where bfloat16 is not used
         if device.type == "cpu": torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.backends.cudnn.benchmark = True    # every batch has the same shape: the fastest kernel is worth finding
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []): yield
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.use_deterministic_algorithms(before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = before[2]
+        torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark = before[2:]
 
 def _identity(encoder: Encoder, data: TrainingData, config: TrainConfig) -> dict[str, Any]:
     "What a state must have in common with a run that goes on from it."

@@ -66,6 +66,7 @@ def write_voc(
     for record, pixels in items:
         path = PurePosixPath(record.path)
         if path.parent.as_posix() != o["images"]: raise ValueError(f"record {record.image_id} does not lie in {o['images']}/, where its format keeps images")
+        if record.split: raise ValueError(f"record {record.image_id} is of split {record.split!r}, which VOC's XML cannot state; leave the split to the manifest's rules")
         for b in record.boxes:
             if b.polygon is not None or (numbers and b.label not in numbers): raise ValueError(f"record {record.image_id} has a box of {b.label!r} that is oriented or of a class the options do not list")
         save_image(Path(root) / record.path, pixels)
