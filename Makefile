@@ -5,6 +5,7 @@ BACKBONES ?=
 INITS ?=
 DATA ?=
 PYTHON ?= python3
+TESTERS ?= 2    # processes that test at a time
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Threads that wait for each other spin for a while before they sleep (GNU OpenMP). On a machine that also does something else,
@@ -36,7 +37,7 @@ test: .venv/ready
 	rm -rf runs/nbdev_test
 	OMP_NUM_THREADS=1 nbdev_test --path nbs/api --n_workers 2 --timing
 	nbdev_test --path nbs --skip_folder_re '^(api|[_.])' --n_workers 0 --timing
-	python -m pytest tests -m "not slow"
+	OMP_NUM_THREADS=1 python -m pytest tests -m "not slow" -n $(TESTERS) --dist loadgroup
 
 slow: .venv/ready
 	python -m pytest tests -m slow -s

@@ -5,7 +5,7 @@
 #   bench/gpu.sh next       the next one only, for a machine that is lent ten minutes at a time
 #   bench/gpu.sh list       the parts, and which are done
 #
-# A part that its time runs out on is taken up by the next call: training goes on from its last state, a bench starts over.
+# A part that its time runs out on is taken up by the next call: training goes on from its last state (07b's too), a bench starts over.
 # Figures go to $OUT (results/gpu): one JSON file a bench, study.json with all metrics, the report, and hardware.json.
 # Try it without a GPU: BACKBONES=sarclip-mini STEPS=2 PROFILE=mini bench/gpu.sh
 set -euo pipefail
@@ -30,7 +30,7 @@ parts() {    # one a line, in the order in which they need each other
   echo "study 00_data"
   echo "study 01_build_dataset"
   for b in $BACKBONES; do
-    for n in 02_train_stage1 03_train_stage2 04_eval_retrieval 05_eval_recognition 06_ablations 07_explore; do echo "study $n $b"; done
+    for n in 02_train_stage1 03_train_stage2 04_eval_retrieval 05_eval_recognition 06_ablations 07_explore 07b_protocol; do echo "study $n $b"; done
   done
   echo report
 }

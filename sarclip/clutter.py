@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NATIVE', 'MARGIN', 'KINDS', 'load_label_maps', 'take_apart', 'clutter_figure']
 
-# %% ../nbs/api/42_clutter.ipynb #94e9b5b7
+# %% ../nbs/api/42_clutter.ipynb #b6d11d88
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -21,7 +21,7 @@ from .readers import load_pixels
 from .records import frame_to_records
 from .simulate import SHADOW, TARGET
 
-# %% ../nbs/api/42_clutter.ipynb #058f2f3a
+# %% ../nbs/api/42_clutter.ipynb #a821ba9e
 NATIVE = 128    # side of the part of a chip that is taken apart, native pixels; the smallest chips of the ten classes have as many
 MARGIN = 2      # pixels around target and shadow that go with them
 
@@ -40,7 +40,7 @@ def load_label_maps(
         labels.append(centre_crop(load_pixels(Path(datasets_dir) / found[1], found[0]), NATIVE))
     return np.stack(labels)
 
-# %% ../nbs/api/42_clutter.ipynb #0274d896
+# %% ../nbs/api/42_clutter.ipynb #c202dc3e
 KINDS = ("whole", "target", "shadow", "clutter", "swapped")
 
 def take_apart(
@@ -78,20 +78,19 @@ def _quietest_corner(chip: np.ndarray, label: np.ndarray, crop: int, grey: int) 
 def _of_another_class(classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.array([rng.choice(np.flatnonzero(classes != own)) for own in classes])
 
-# %% ../nbs/api/42_clutter.ipynb #9cea5b3b
+# %% ../nbs/api/42_clutter.ipynb #23c7a0bc
 def clutter_figure(
     accuracies: Mapping[tuple[str, str], Mapping[str, float]],    # (model, what the probe was taught on) → kind → accuracy, percent
     chance: float,                                                # percent
 ) -> Figure:
     "Accuracy on each part of the chips, by model and by what its probe was taught on."
     taught = list(dict.fromkeys(how for _, how in accuracies))
-    figure, axes = plt.subplots(1, len(taught), figsize=(5 * len(taught), 3), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(taught), figsize=(4.5 * len(taught) + 1, 3), sharey=True, squeeze=False, layout="constrained")
     for ax, how in zip(axes[0], taught):
         rows = pd.DataFrame([(model, kind, value) for (model, by), kinds in accuracies.items() if by == how for kind, value in kinds.items()], columns=["model", "kind", "accuracy"])
         sns.barplot(rows, x="kind", y="accuracy", hue="model", ax=ax, legend=ax is axes[0][-1])
         ax.axhline(chance, color="gray", linestyle=":")
         ax.annotate("chance", (1, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color="dimgray")
         ax.set(title=f"probe taught on {how}", xlabel="what the test image shows", ylabel="accuracy [%]" if ax is axes[0][0] else "", ylim=(0, 100))
-    axes[0][-1].legend(frameon=False, fontsize=8, loc="upper center", ncols=3, bbox_to_anchor=(.4, -.22))
-    figure.tight_layout()
+    axes[0][-1].legend(title=None, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PEAK_BF16', 'peak_flops', 'count_flops', 'hardware_name']
 
-# %% ../nbs/api/24_hardware.ipynb #8d3b1b01
+# %% ../nbs/api/24_hardware.ipynb #083921ba
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-# %% ../nbs/api/24_hardware.ipynb #728b239c
+# %% ../nbs/api/24_hardware.ipynb #adc8d8a7
 PEAK_BF16 = {    # part of the device's name → dense bfloat16 FLOP/s, from the maker's data sheets; the first that fits counts
     "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "B200": 2250e12, "A100": 312e12, "A10G": 70e12, "A10": 125e12, "A40": 150e12,
     "A6000": 155e12, "L40S": 362e12, "L40": 181e12, "L4": 121e12, "RTX 4090": 165e12, "RTX 3090": 71e12}

@@ -9,7 +9,7 @@ __all__ = ['WINDOW', 'MEAN', 'SPREAD', 'WHOLE', 'EDGE', 'ASIDE', 'REACH', 'LEAST
            'overlap_sizes', 'overlap_metrics', 'hold_out_scenes', 'drop_overlaps', 'shared_targets', 'copy_groups',
            'offenders_figure']
 
-# %% ../nbs/api/17_leakage.ipynb #dd087d75
+# %% ../nbs/api/17_leakage.ipynb #7bd0829b
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,7 +35,7 @@ from .manifest import Manifest, evaluation_parts
 from .readers import load_pixels
 from .records import Box, Record
 
-# %% ../nbs/api/17_leakage.ipynb #c8b8c45e
+# %% ../nbs/api/17_leakage.ipynb #f959ed50
 WINDOW = 96                # side of the compared window, pixels
 MEAN, SPREAD = 9, 21       # sides of the squares that local mean and contrast are taken over, pixels; speckle's grain is 1 to 3 pixels
 
@@ -60,7 +60,7 @@ def texture(
     rim = (size - WINDOW) // 2
     return out[rim:rim + WINDOW, rim:rim + WINDOW]
 
-# %% ../nbs/api/17_leakage.ipynb #4d5f816a
+# %% ../nbs/api/17_leakage.ipynb #381758a2
 WHOLE = 128    # side of the square that a whole image is resized to, pixels
 EDGE = 16      # a box that comes so near to the border may have been cut short, pixels
 ASIDE = 20     # how far from the centre of such a box to look as well, pixels
@@ -94,7 +94,7 @@ def look(
     if place.view == "whole": image = np.asarray(Image.fromarray(image).resize((WHOLE, WHOLE), Image.Resampling.BICUBIC))
     return texture(image, place.y, place.x)
 
-# %% ../nbs/api/17_leakage.ipynb #03fe9f0d
+# %% ../nbs/api/17_leakage.ipynb #a6182d05
 def _orbits(low: int, high: int) -> np.ndarray:
     "Frequencies that the eight maps turn into one another, (n, 4, 2), by growing radius; the other four are their negatives."
     found = [[(y, x), (-y, x), (x, y), (-x, y)] for x in range(high + 1) for y in range(x + 1) if low <= np.hypot(x, y) <= high]
@@ -113,7 +113,7 @@ def signature(
     for ring in _RINGS: values[ring] = (values[ring] - values[ring].mean()) / (values[ring].std() + 1e-6)
     return (values / (np.linalg.norm(values) + 1e-6)).astype(np.float32)
 
-# %% ../nbs/api/17_leakage.ipynb #79c2bf44
+# %% ../nbs/api/17_leakage.ipynb #e082670e
 REACH = 32          # largest shift, pixels
 LEAST = 24 ** 2     # pixels with texture in both that a comparison rests on; fewer say nothing
 MAPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {    # what turns the first image into the second
@@ -166,10 +166,10 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     a, b = a[both], b[both]
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
-# %% ../nbs/api/17_leakage.ipynb #359fe521
+# %% ../nbs/api/17_leakage.ipynb #5304446d
 COPY = 0.65    # least score of a copy, see above: two passes would need a coherence of 0.8 to reach it
 
-# %% ../nbs/api/17_leakage.ipynb #427ff0aa
+# %% ../nbs/api/17_leakage.ipynb #16a6d341
 NEAREST = 8          # places compared for each place
 _PRODUCTS = 2**25    # products held at a time: 128 MiB
 
@@ -227,7 +227,7 @@ def nearest(
         for one in np.split(np.arange(len(row)), np.flatnonzero(np.diff(row)) + 1) if len(row) else ():
             yield start + int(row[one[0]]), column[one[:k]], products[row[one[:k]], column[one[:k]]]
 
-# %% ../nbs/api/17_leakage.ipynb #c878bac4
+# %% ../nbs/api/17_leakage.ipynb #be735d00
 COPY_COLUMNS = ["image_id", "other_id", "kind", "score", "transform", "view", "y", "x", "other_view", "other_y", "other_x"]    # y, x: centre of the window that matched, pixels
 
 def find_copies(
@@ -238,7 +238,7 @@ def find_copies(
     workers: int = 1,                    # processes that read images
     progress: bool = True,               # draw progress bars
 ) -> pd.DataFrame:                       # columns COPY_COLUMNS, sorted by ids; kind: exact (the same pixels), near (a copy in disguise), inserted (pasted into a scene)
-    "All pairs of which one is a copy of the other. Raises FileNotFoundError or ValueError naming an image that cannot be read."
+    "Pairs of which one is a copy of the other, among the eight nearest places of each. Raises FileNotFoundError or ValueError naming an image that cannot be read."
     ours, theirs = (describe(r, datasets_dir, tones, workers, progress) for r in (records, others))
     rows = [(records[i].image_id, others[j].image_id, "exact", 1.0, "same", *middle, *middle) for i, j, middle in _same_pixels(ours, theirs)]
     same = {row[:2] for row in rows}
@@ -273,7 +273,7 @@ def _same_pixels(ours: Described, theirs: Described) -> Iterator[tuple[int, int,
     for j, digest, _ in grained(theirs): by_digest.setdefault(digest, []).append(j)
     return ((i, j, (place.view, place.y, place.x)) for i, digest, place in grained(ours) for j in by_digest.get(digest, ()))
 
-# %% ../nbs/api/17_leakage.ipynb #4f554f72
+# %% ../nbs/api/17_leakage.ipynb #852fb966
 HELD_OUT = "held_out"    # the validation and test parts, as the value of `against`
 OVERLAP_COLUMNS = ["part", "dataset", "image_id", "against", "other_dataset", "other_id", *COPY_COLUMNS[2:]]
 
@@ -339,7 +339,7 @@ def _promised(records: list[Record], kept: list[Record], shown: list[Record], ma
     own = {_target(r, manifest) for r in shown}
     return ((r, example[target]) for r in records if (target := _target(r, manifest)) in example and target not in own)
 
-# %% ../nbs/api/17_leakage.ipynb #cc7557f3
+# %% ../nbs/api/17_leakage.ipynb #e0f5c3e4
 def overlap_sizes(
     overlaps: pd.DataFrame,    # what `audit` found
 ) -> pd.DataFrame:             # part, dataset, against, kind, images, kept_images, lowest_score; one row for each overlap
@@ -356,14 +356,17 @@ def overlap_metrics(
     task = {"train": "leakage", "probe": "leakage_probe", "left_out": "leakage_left_out"}
     return {f"{task[row.part]}/{row.dataset}__{row.against}/{row.kind}/images": int(row.images) for row in overlap_sizes(overlaps).itertuples()}
 
-# %% ../nbs/api/17_leakage.ipynb #36276e76
+# %% ../nbs/api/17_leakage.ipynb #aae74d4d
 def hold_out_scenes(
     records: list[Record],     # of all datasets
     overlaps: pd.DataFrame,    # what `audit` found
 ) -> list[Record]:             # the same; scenes have changed sides
-    "Move training scenes into the validation part when each of their boxes shows another held-out chip."
-    pasted = overlaps[(overlaps.part == "train") & (overlaps.kind == "inserted")].groupby("image_id").other_id.nunique()
-    return [replace(r, split="val") if r.split == "train" and r.boxes and pasted.get(r.image_id, 0) >= len(r.boxes) else r for r in records]
+    "Move training scenes into the validation part when each of their boxes shows a held-out chip."
+    pasted = overlaps[(overlaps.part == "train") & (overlaps.kind == "inserted") & (overlaps["view"] == "box")]
+    spots = {image: list(zip(group.y, group.x)) for image, group in pasted.groupby("image_id")}
+    def shown(box: Box, found: list[tuple[int, int]]) -> bool:
+        return any(abs(y - (box.y0 + box.y1) / 2) <= ASIDE + 1 and abs(x - (box.x0 + box.x1) / 2) <= ASIDE + 1 for y, x in found)
+    return [replace(r, split="val") if r.split == "train" and r.boxes and all(shown(b, spots.get(r.image_id, [])) for b in r.boxes) else r for r in records]
 
 def drop_overlaps(
     records: list[Record],     # of all datasets
@@ -373,7 +376,7 @@ def drop_overlaps(
     leaking = set(overlaps.image_id[overlaps.part == "train"])
     return [replace(r, split="") if r.split == "train" and r.image_id in leaking else r for r in records]
 
-# %% ../nbs/api/17_leakage.ipynb #eaa427ff
+# %% ../nbs/api/17_leakage.ipynb #b5e17aa9
 def shared_targets(
     records: list[Record],    # of all datasets
     manifest: Manifest,       # with the evaluations
@@ -386,7 +389,7 @@ def shared_targets(
             for name, exam in examinations(records, manifest).items()]
     return pd.DataFrame(rows, columns=["against", "targets", "in_training", "promised_new"])
 
-# %% ../nbs/api/17_leakage.ipynb #15f83f4f
+# %% ../nbs/api/17_leakage.ipynb #6110162f
 def copy_groups(
     image_ids: Iterable[str],    # all images
     copies: pd.DataFrame,        # columns image_id and other_id, of images among them
@@ -399,7 +402,7 @@ def copy_groups(
     _, first = np.unique(group, return_index=True)
     return {name: names[first[g]] for name, g in zip(names, group)}
 
-# %% ../nbs/api/17_leakage.ipynb #a85dcc1b
+# %% ../nbs/api/17_leakage.ipynb #971c449e
 def offenders_figure(
     overlaps: pd.DataFrame,            # what `audit` found
     records: list[Record],             # of all datasets

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHARD', 'write_csv', 'write_shards', 'write_card']
 
-# %% ../nbs/api/18_outputs.ipynb #a52567c8
+# %% ../nbs/api/18_outputs.ipynb #fd9962bb
 import io
 import json
 import os
@@ -19,12 +19,12 @@ import yaml
 from PIL import Image
 
 from .files import atomic_path, write_json, write_text
-from .imaging import centre_crop, to_uint8
+from .imaging import native
 from .manifest import Manifest
 from .readers import load_pixels
 from .records import frame_to_records
 
-# %% ../nbs/api/18_outputs.ipynb #1b178efd
+# %% ../nbs/api/18_outputs.ipynb #a1204788
 def write_csv(
     pairs: pd.DataFrame,      # pairs to write, such as the training part
     records: pd.DataFrame,    # with them, from the same run
@@ -40,7 +40,7 @@ def write_csv(
         pd.DataFrame({"imgpath": places.loc[rows.image_id].to_numpy(), "caption": rows.caption.to_numpy()}).to_csv(temporary, index=False)
     return len(rows)
 
-# %% ../nbs/api/18_outputs.ipynb #07237767
+# %% ../nbs/api/18_outputs.ipynb #3a23367d
 SHARD = "{part}-{number:06}.tar"
 
 def write_shards(
@@ -76,17 +76,17 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 def _samples(rows: pd.DataFrame, captions: dict[str, pd.DataFrame], datasets_dir: Path, first: int) -> Iterator[tuple[str, bytes]]:
     for number, (record, root, crop, tone) in enumerate(zip(frame_to_records(rows), rows.root, rows.crop, rows.tone), first):
-        try: image = to_uint8(load_pixels(Path(datasets_dir) / root, record), tone)
+        try: image = native(load_pixels(Path(datasets_dir) / root, record), tone, None if pd.isna(crop) else int(crop))
         except ValueError as error: raise ValueError(f"image {record.image_id} cannot go into a shard: {error}") from error
         png = io.BytesIO()
-        Image.fromarray(image if pd.isna(crop) else centre_crop(image, int(crop))).save(png, "PNG")
+        Image.fromarray(image).save(png, "PNG")
         own = captions[record.image_id]
         about = {"image_id": record.image_id, "dataset": record.dataset, "captions": own.caption.tolist(), "facts": own.facts.tolist()}
         yield f"{number:08}.png", png.getvalue()
         yield f"{number:08}.txt", own.caption.iloc[0].encode()
         yield f"{number:08}.json", json.dumps(about, ensure_ascii=False).encode()
 
-# %% ../nbs/api/18_outputs.ipynb #3397c5c9
+# %% ../nbs/api/18_outputs.ipynb #ee50f492
 def write_card(
     path: Path,                   # where the Markdown file shall stand
     table: pd.DataFrame,          # of `sarclip.pairs.table1`
@@ -106,7 +106,7 @@ def write_card(
     parts = ["---\n" + yaml.safe_dump(head, sort_keys=False, allow_unicode=True) + "---", "# SARCLIP-1M, as built by sarclip",
              "SAR images with sentences about them, made from labelled datasets: every sentence states facts of the labels, and the facts stand beside it. Dashes are sources that were not at hand, or numbers that the paper does not print.",
              "## Counts", "\n".join(counts), "## Sources and their terms", "\n".join(owners),
-             "## How the captions came about", "Class labels fill ten templates. Boxes become classes and counts, one of five regions (half the width and height each), and relations of groups of boxes. "
+             "## How the captions came about", "Class labels fill templates. Boxes become classes and counts, one of five regions (half the width and height each), and relations of groups of boxes. "
              "Sentences written by people stay as they are. Each is drawn by a hash of the seed and the image's name, so that any subset of the images gets the same sentences.",
              *(line for heading, text in notes.items() for line in (f"## {heading}", text))]
     write_text(path, "\n\n".join(parts) + "\n")

@@ -6,7 +6,7 @@
 __all__ = ['PLACES', 'QUANTITIES', 'GRAMMAR', 'stated', 'wording', 'respelt', 'Proofreader', 'Harper', 'choose_proofreader',
            'proofread']
 
-# %% ../nbs/api/13_proofread.ipynb #b29d905e
+# %% ../nbs/api/13_proofread.ipynb #c202cb0a
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ from more_itertools import chunked
 
 from .captions import plural
 
-# %% ../nbs/api/13_proofread.ipynb #91c7069a
+# %% ../nbs/api/13_proofread.ipynb #2dfcb27e
 PLACES = ("upper", "lower", "top", "bottom", "left", "right", "center", "centre", "central", "middle", "corner", "edge", "side",
           "above", "below", "under", "over", "beside", "between", "near", "around", "away from", "inside", "outside",
           "north", "south", "east", "west")
@@ -59,7 +59,7 @@ def stated(
         else: found.append(figures.get(match[0].casefold(), match[0].casefold()))
     return tuple(found)
 
-# %% ../nbs/api/13_proofread.ipynb #cb4dfcb2
+# %% ../nbs/api/13_proofread.ipynb #fa6dca5d
 GRAMMAR = frozenset("a an the this that these those there here which who it its they their them and is are was were be been being "
                     "has have had do does did of in on at by with to from for as".split())
 
@@ -79,7 +79,7 @@ def respelt(
     "Whether one word can be the other with its spelling or ending mended: same first letter, three quarters of the letters in common."
     return word[0] == other[0] and SequenceMatcher(None, word, other).ratio() >= .75
 
-# %% ../nbs/api/13_proofread.ipynb #70d4e851
+# %% ../nbs/api/13_proofread.ipynb #5b140251
 class Proofreader(Protocol):
     "Whoever proposes corrections: Harper here, a language model elsewhere."
     name: str    # shown in the report
@@ -124,7 +124,7 @@ class Harper:
             if single: fixed = self.linter.apply_suggestion(fixed, lint, lint.suggestions[0])
         return fixed, "; ".join(findings[::-1])
 
-# %% ../nbs/api/13_proofread.ipynb #49abae8e
+# %% ../nbs/api/13_proofread.ipynb #93eff43d
 def choose_proofreader(
     vocabulary: Iterable[str],    # readable class names, singular
     llm_url: str | None,          # base address of an OpenAI-compatible endpoint, or None
@@ -140,7 +140,7 @@ def choose_proofreader(
         raise ModuleNotFoundError(f"proofreading with a language model needs the package {missing.name}; install it with: pip install 'sarclip[llm]'") from None
     return LanguageModel(llm_url, llm_model, cache, progress=True)
 
-# %% ../nbs/api/13_proofread.ipynb #60e9daf0
+# %% ../nbs/api/13_proofread.ipynb #c5ff898f
 def proofread(
     texts: Iterable[str],                       # captions, repeats allowed
     vocabulary: Iterable[str],                  # readable class names, singular
@@ -151,7 +151,7 @@ def proofread(
     reader = proofreader or Harper(names)
     proposals = reader.propose(distinct)
     if len(proposals) != len(distinct): raise ValueError(f"{reader.name} answered {len(proposals)} of {len(distinct)} captions; it must give one proposal a caption")
-    rows = [(text, *_verdict(text, " ".join(proposal.split()), finding, names)) for text, (proposal, finding) in zip(distinct, proposals, strict=True)]
+    rows = [(text, *_verdict(text, text if proposal == text else " ".join(proposal.split()), finding, names)) for text, (proposal, finding) in zip(distinct, proposals, strict=True)]
     frame = pd.DataFrame(rows, columns=["text", "corrected", "changed", "reason"]).astype({"changed": "bool"} | dict.fromkeys(("text", "corrected", "reason"), "string"))
     frame.attrs["proofreader"] = reader.name
     return frame

@@ -6,7 +6,7 @@
 __all__ = ['Task', 'load_task', 'headlines', 'with_leaks', 'without_copies', 'images_naming', 'class_by_text', 'prompts_by_name',
            'robustness', 'robustness_figure', 'compared_figure']
 
-# %% ../nbs/api/45_protocol.ipynb #451c707d
+# %% ../nbs/api/45_protocol.ipynb #4ea384d0
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,11 +25,11 @@ from .manifest import Evaluation, Manifest, evaluation_parts
 from .model import Encoder
 from .pairs import at_most, build_pairs
 from .perturb import SERIES
-from .recognition import Recognition, linear_probe, raw_pixels, text_classification
+from .recognition import Recognition, linear_probe, raw_pixels, text_classification, wilson95
 from .records import frame_to_records
 from .retrieval import evaluate_retrieval
 
-# %% ../nbs/api/45_protocol.ipynb #98df1c51
+# %% ../nbs/api/45_protocol.ipynb #054fbcf5
 @dataclass(frozen=True)
 class Task:
     "The images of one recognition task, as a model takes them."
@@ -62,7 +62,7 @@ def load_task(
     names = manifest.class_names(task)
     return Task(task.name, list(task.classes), {c: names[c] for c in task.classes}, *parts, tuple(load_images(part, datasets_dir, size, cache_dir) for part in parts))
 
-# %% ../nbs/api/45_protocol.ipynb #ab18a934
+# %% ../nbs/api/45_protocol.ipynb #543dc978
 def headlines(
     encoder: Encoder,               # any model
     tasks: Collection[Task],        # recognition
@@ -79,7 +79,7 @@ def headlines(
         numbers |= {f"linear_probe/{task.name}/accuracy": result.accuracy, f"linear_probe/{task.name}/accuracy/ci95": result.ci95}
     return numbers
 
-# %% ../nbs/api/45_protocol.ipynb #1037f0c8
+# %% ../nbs/api/45_protocol.ipynb #fc2263cd
 def with_leaks(
     records: pd.DataFrame,      # records.parquet
     pairs: pd.DataFrame,        # pairs.parquet
@@ -94,7 +94,7 @@ def with_leaks(
     _, more = build_pairs(frame_to_records(restored[chosen]), manifest, seed, captions_per_image)
     return restored, pd.concat([pairs, more], ignore_index=True)
 
-# %% ../nbs/api/45_protocol.ipynb #e309e46f
+# %% ../nbs/api/45_protocol.ipynb #db06deef
 def without_copies(
     encoder: Encoder,           # any model
     task: Task,                 # recognition
@@ -108,7 +108,7 @@ def without_copies(
     parts = {"all": np.ones(len(test), bool), "copied": has_copy, "clean": ~has_copy}
     return {name: replace(whole, truth=whole.truth[rows], scores=whole.scores[rows]) for name, rows in parts.items() if rows.any()}
 
-# %% ../nbs/api/45_protocol.ipynb #0d46f475
+# %% ../nbs/api/45_protocol.ipynb #940304fd
 def images_naming(
     pairs: pd.DataFrame,    # pairs.parquet
     name: str,              # readable class name
@@ -121,23 +121,23 @@ def class_by_text(
     task: Task,                             # its test images, all classes
     left_out: str,                          # the class
     prompts: Mapping[str, Sequence[str]],   # class → sentences, for all classes of the task
-) -> tuple[float, float, Recognition]:      # percent of the class's images that its sentences win, percent of the others' that they win, all answers
+) -> tuple[np.ndarray, np.ndarray, Recognition]:    # for each image of the class whether its sentences win, the same for the others' images, all answers
     "Can a class be found by words that no training caption used?"
     result = text_classification(image_features(encoder, task.images[1]), task.labels[1], class_text_features(encoder, prompts), task.classes)
     own = result.truth == task.classes.index(left_out)
     wins = result.scores.argmax(1) == task.classes.index(left_out)
-    return 100 * float(wins[own].mean()), 100 * float(wins[~own].mean()), result
+    return wins[own], wins[~own], result
 
 def prompts_by_name(readable: Mapping[str, str]) -> dict[str, list[str]]:
     "The ten classification sentences for each class."
     return {label: class_prompts(name) for label, name in readable.items()}
 
-# %% ../nbs/api/45_protocol.ipynb #be81a9dc
+# %% ../nbs/api/45_protocol.ipynb #8dc3c553
 def robustness(
     encoders: Mapping[str, Encoder],   # name → model
     task: Task,                        # recognition
     seed: int,                         # of the perturbations and the folds
-) -> pd.DataFrame:                     # model, series, value, accuracy (percent); value NaN: clean images
+) -> pd.DataFrame:                     # model, series, value, accuracy, low, high (percent); value NaN: clean images
     "Accuracy of each model's probe, and of one on raw pixels, on ever worse test images."
     (train_y, test_y), (train, test) = task.labels, task.images
     versions = [("clean", np.nan, test)] + [(name, value, worsen(test, value, np.random.default_rng([seed, n, i])))
@@ -147,9 +147,9 @@ def robustness(
     for model, extract in seen.items():
         many = np.concatenate([extract(images) for _, _, images in versions])
         result = linear_probe(extract(train), train_y, many, list(test_y) * len(versions), task.classes, seed)
-        right = (result.scores.argmax(1) == result.truth).reshape(len(versions), -1).mean(1)
-        rows += [(model, name, value, 100 * share) for (name, value, _), share in zip(versions, right)]
-    return pd.DataFrame(rows, columns=["model", "series", "value", "accuracy"])
+        right = (result.scores.argmax(1) == result.truth).reshape(len(versions), -1)
+        rows += [(model, name, value, 100 * hits.mean(), *wilson95(int(hits.sum()), hits.size)) for (name, value, _), hits in zip(versions, right)]
+    return pd.DataFrame(rows, columns=["model", "series", "value", "accuracy", "low", "high"])
 
 def robustness_figure(
     rows: pd.DataFrame,    # of `robustness`
@@ -167,7 +167,7 @@ def robustness_figure(
     sns.despine(figure)
     return figure
 
-# %% ../nbs/api/45_protocol.ipynb #d2cae3a2
+# %% ../nbs/api/45_protocol.ipynb #22b59482
 def compared_figure(
     columns: Mapping[str, Mapping[str, float | list[float]]],   # training → numbers, as `headlines` gives them
 ) -> Figure:

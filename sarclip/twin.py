@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['train_twin']
 
-# %% ../nbs/api/44_twin.ipynb #b36aad70
+# %% ../nbs/api/44_twin.ipynb #e8304744
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +20,7 @@ from .model import Encoder, create
 from .recipe import TrainConfig, learning_rate
 from .recognition import class_indices
 
-# %% ../nbs/api/44_twin.ipynb #f8aeef50
+# %% ../nbs/api/44_twin.ipynb #d44d48e3
 def train_twin(
     images: np.ndarray,                      # uint8 (N, S, S, C), S the backbone's image size
     labels: Sequence[str],                   # class name of each image

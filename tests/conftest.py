@@ -54,6 +54,12 @@ class Project:
         return self.call(*STUDY, *words)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    "Tests that share the finished study run in one process, or each process would make it anew."
+    for item in items:
+        if "studied" in item.fixturenames: item.add_marker(pytest.mark.xdist_group("studied"))
+
+
 STUDY = ("snakemake", "--cores", "all", "--nolock", "--rerun-incomplete", "--keep-going", "--quiet", "host", "reason", "rules", "--config", "profile=tiny")
 
 

@@ -282,7 +282,8 @@ def test_a_killed_run_goes_on_where_it_was(serve, model, tmp_path, blow):
         return answer(captions)
 
     endpoint = serve(behave)
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, endpoint.url, str(cache)], cwd=Path(__file__).parent.parent, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, endpoint.url, str(cache)], cwd=Path(__file__).parent.parent, stderr=subprocess.DEVNULL,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))    # a shell's background jobs ignore it
     assert third.wait(60)
     process.send_signal(blow)
     assert process.wait(30) != 0
