@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BLOCK', 'Patience', 'Passing', 'fetch_file', 'fetch', 'Verification', 'verify', 'verify_table']
 
-# %% ../nbs/api/09_fetch.ipynb #cbcc7821
+# %% ../nbs/api/09_fetch.ipynb #74f6a07d
 import os
 import shutil
 import time
@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from .manifest import Dataset, Release, ReleaseFile, best_release, file_mistake
 from .problems import FAULTS, Problems
-from .readers import read_dataset
+from .readers import check_images, read_dataset
 from .records import Record
 
-# %% ../nbs/api/09_fetch.ipynb #91959870
+# %% ../nbs/api/09_fetch.ipynb #924533bd
 @dataclass(frozen=True)
 class Patience:
     "How long to try."
@@ -122,7 +122,7 @@ def _need_room(file: ReleaseFile, part: Path, total: int | None, have: int = 0) 
     if total is not None and total - have > free:
         raise OSError(f"{file.name} needs {total - have:,} more bytes in {part.parent}, which has {free:,} free; make room or choose another data_dir")
 
-# %% ../nbs/api/09_fetch.ipynb #6e16680a
+# %% ../nbs/api/09_fetch.ipynb #509b981c
 def fetch(
     dataset: Dataset,                   # what to bring
     data_dir: Path,                     # where its files go
@@ -144,7 +144,7 @@ def fetch(
     manual = "; or ".join(r.manual for r in dataset.releases if r.manual) or "the manifest knows no release of it"
     raise FileNotFoundError(f"dataset {dataset.name} cannot be fetched without a person: {manual} (owner's page: {dataset.page}; data folder: {data_dir})")
 
-# %% ../nbs/api/09_fetch.ipynb #36b7584a
+# %% ../nbs/api/09_fetch.ipynb #a401836c
 @dataclass(frozen=True)
 class Verification:
     "State of one dataset."
@@ -164,7 +164,7 @@ def verify(
     release: str | None = None,                  # which of its releases; None: the best one of the data folder
     records: Iterable[Record] | None = None,     # its images, where they have been read; None: they are, where data_dir has them unpacked
 ) -> Verification:
-    "Compare a dataset with the manifest: archives by checksum, unpacked images by number."
+    "Compare a dataset with the manifest: archives by checksum, unpacked images by what their files begin with and by number."
     data_dir = Path(data_dir)
     if release is not None: dataset = dataset.model_copy(update={"releases": [dataset.release(release)]})
     packed, status, remark = best_release(dataset, data_dir)
@@ -173,8 +173,11 @@ def verify(
     present = sum((data_dir / file.name).is_file() for file in packed.files)
     here = status in ("complete", "unverified")
     if records is None and here and not present:    # a folder
-        try: records = list(read_dataset(dataset.name, dataset, packed, data_dir / dataset.name, problems=Problems()))
+        root, problems = data_dir / dataset.name, Problems()
+        try: records = list(check_images(read_dataset(dataset.name, dataset, packed, root, problems), root, problems))
         except FAULTS as error: status, remark, here = "corrupt", str(error), False
+        lost = [p for p in problems if p.dropped]
+        if lost: status, remark, here = "corrupt", f"{lost[0].where}: {lost[0].what} (faults in all: {len(lost):,})", False
     counts = None if records is None else Counter(r.split for r in records)
     parts = {part: (packed.parts.get(part), counts[part]) for part in ("train", "val", "test") if part in packed.parts or counts[part]} if counts else {}
     total = None if counts is None else counts.total()

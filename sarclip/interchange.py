@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['write_pictures', 'write_sarvlm_csv', 'write_karpathy_json', 'export_test_set', 'encoder_from_file']
 
-# %% ../nbs/api/40_interchange.ipynb #dd8da525
+# %% ../nbs/api/40_interchange.ipynb #4fcc373e
 import csv
 import io
 from collections.abc import Sequence
@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 
 from .files import atomic_path, write_json, write_text
-from .model import Encoder, create
+from .harma import add_harma
+from .model import RELEASES, Encoder, apply_weights, create, load_weights, saved_description
 
-# %% ../nbs/api/40_interchange.ipynb #07285754
+# %% ../nbs/api/40_interchange.ipynb #ff3ed169
 def write_pictures(
     folder: Path,           # made if need be
     images: np.ndarray,     # uint8 (N, S, S, C), C = 1 or 3, as `sarclip.loader.load_images` returns them
@@ -32,7 +33,7 @@ def write_pictures(
         with atomic_path(Path(folder) / name) as temporary: Image.fromarray(image.squeeze(-1) if image.shape[2] == 1 else image).save(temporary, format="PNG")
     return names
 
-# %% ../nbs/api/40_interchange.ipynb #23852f68
+# %% ../nbs/api/40_interchange.ipynb #87576204
 def write_sarvlm_csv(
     path: Path,                   # the file
     names: Sequence[str],         # picture of each pair, relative to the script's image folder
@@ -49,7 +50,7 @@ def _check_pairs(names: Sequence[str], captions: Sequence[str]) -> None:
     if not len(names): raise ValueError("there are no pairs to write")
     if len(names) != len(captions): raise ValueError(f"each picture needs one caption, got {len(names)} pictures and {len(captions)} captions")
 
-# %% ../nbs/api/40_interchange.ipynb #aac8900e
+# %% ../nbs/api/40_interchange.ipynb #b40b261b
 def write_karpathy_json(
     path: Path,                   # the file
     names: Sequence[str],         # picture of each pair, relative to the script's image folder
@@ -75,14 +76,22 @@ def export_test_set(
     write_sarvlm_csv(Path(folder) / "test.csv", names, list(test.caption))
     write_karpathy_json(Path(folder) / "dataset.json", names, list(test.caption))
 
-# %% ../nbs/api/40_interchange.ipynb #5128ce3b
+# %% ../nbs/api/40_interchange.ipynb #440d0910
 def encoder_from_file(
     backbone: str,                            # an OpenCLIP name
     weights: Path,                            # .safetensors, a PyTorch checkpoint or a TorchScript archive
     device: str | torch.device = "cpu",       # where to put the model; "auto" takes a GPU where there is one
 ) -> Encoder:                                 # in evaluation mode
     "An encoder from a file; FileNotFoundError, or ValueError naming the file, when it is missing, damaged, does not fit or holds NaN."
-    encoder = create(backbone, weights=Path(weights), device=device)
+    weights = Path(weights)
+    saved = saved_description(weights)
+    release = next((releases[backbone] for releases in RELEASES.values() if backbone in releases and releases[backbone].is_file(weights)), None)
+    architecture, preprocess = (release.architecture, release.preprocess) if release else (backbone, None)
+    preprocess = saved.get("preprocess_cfg", preprocess)
+    if "harma" in saved:
+        encoder = add_harma(create(architecture, device=device, preprocess=preprocess), **saved["harma"])
+        apply_weights(encoder.model, load_weights(weights), source=f"weights {weights}")
+    else: encoder = create(architecture, weights=weights, device=device, allow=("*.num_batches_tracked",), preprocess=preprocess)
     if broken := [name for name, tensor in encoder.model.state_dict().items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
         raise ValueError(f"weights {weights} hold NaN or infinity in {broken[0]}{f' and {len(broken) - 1} more' if len(broken) > 1 else ''}; they come from a diverged training")
     return encoder

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STAGES', 'StageData', 'stage_data', 'by_method', 'train_stage', 'main']
 
-# %% ../nbs/api/33_launch.ipynb #1453591b
+# %% ../nbs/api/33_launch.ipynb #91886b9f
 import argparse
 import fcntl
 import json
@@ -24,18 +24,18 @@ from .model import Encoder, check_backbone, load_checkpoint, starting_point
 from .pairs import at_most, read_table
 from .recipe import TrainConfig, configure
 from .run import Run
-from .settings import NOTEBOOKS, Stage1Settings, TrainSettings, check
+from .settings import NOTEBOOKS, TrainSettings, check
 from .shards import Shards
 from .train import TrainingData, train
 
-# %% ../nbs/api/33_launch.ipynb #5be4cb8e
+# %% ../nbs/api/33_launch.ipynb #2db020cd
 STAGES = {1: ("02_train_stage1", "optical"), 2: ("03_train_stage2", "sar")}    # notebook, and the manifest's role of its datasets
 
 @dataclass(frozen=True)
 class StageData:
     "What one stage learns from, and what it is watched on."
     training: TrainingData          # images and captions
-    validation: PairData | None     # held-out images of the same datasets; None where there are none
+    validation: PairData | None     # held-out images of the same datasets, not those of the test pairs; None where there are none
     counts: dict[str, int]          # training images of each dataset
 
 def stage_data(
@@ -45,25 +45,33 @@ def stage_data(
     shards: Path | None = None,     # folder of WebDataset shards to train on, instead of this run's tables
     progress: bool = True,          # draw a progress bar while decoding
 ) -> StageData:
-    "Training images and up to 500 validation images of the stage's datasets; ValueError where nothing has a caption."
-    records, pairs = (read_table(run.need("01_build_dataset", f"{name}.parquet")) for name in ("records", "pairs"))
+    """Training images and up to 500 validation images of the stage's datasets that no test pair holds; ValueError where nothing has a caption.
+
+    What is chosen by its recall on the validation images, `best/`, has thus not seen the test. Where all of them are in test pairs, nothing is watched.
+    """
+    records, pairs, test = (read_table(run.need("01_build_dataset", f"{name}.parquet")) for name in ("records", "pairs", "test_pairs"))
     chosen = {name for name, dataset in load_manifest().datasets.items() if dataset.role == STAGES[stage][1]}
     part = {name: records[records.dataset.isin(chosen) & (records.split == name)] for name in ("train", "val")}
     def load(rows: pd.DataFrame) -> PairData: return pair_data(rows, pairs, run.datasets_dir, size, run.cache_dir, progress)
-    held_out = at_most(part["val"][part["val"].image_id.isin(pairs.image_id)], 500, run.settings.seed)
+    watchable = part["val"].image_id.isin(pairs.image_id) & ~part["val"].image_id.isin(test.image_id)
+    held_out = at_most(part["val"][watchable], 500, run.settings.seed)
     return StageData(Shards(shards, size) if shards else load(part["train"]), load(held_out) if len(held_out) > 1 else None, part["train"].dataset.value_counts().to_dict())
 
-# %% ../nbs/api/33_launch.ipynb #1dac6057
+# %% ../nbs/api/33_launch.ipynb #29e665f1
 def by_method(
     encoder: Encoder,           # what the stage starts from
     settings: TrainSettings,    # of the stage's notebook
 ) -> tuple[Encoder, TrainConfig]:    # what to train, and how
-    "The encoder and the recipe for the method that the settings name: both towers, or HarMA's adapters in frozen ones with its own loss."
-    config = configure(settings)
-    if settings.method == "sarclip" or isinstance(settings, Stage1Settings): return encoder, config
+    """The encoder and the recipe for the method that the settings name: both towers, or HarMA's adapters in frozen ones with its own loss.
+
+    Raises ValueError when another loss is asked for than the method's.
+    """
+    config, method = configure(settings), getattr(settings, "method", "sarclip")
+    if method == "sarclip": return encoder, config
+    if config.loss != "clip": raise ValueError(f"method {method!r} has a loss of its own, so loss {config.loss!r} has no place; leave it out")
     return add_harma(encoder, seed=settings.seed), replace(config, loss="harma")
 
-# %% ../nbs/api/33_launch.ipynb #f7d5343f
+# %% ../nbs/api/33_launch.ipynb #3024f213
 def train_stage(
     settings: TrainSettings,    # of the stage's notebook
     stage: int,                 # 1 or 2

@@ -303,6 +303,8 @@ def audit(
     progress: bool = True,       # draw progress bars
 ) -> pd.DataFrame:               # OVERLAP_COLUMNS, one row for each image, examination and copy
     "Every image that is shown before an examination and also kept for it. Raises as `find_copies` does."
+    examined = {name for task in manifest.evaluations.values() for name in task.datasets}
+    records = [r for r in records if manifest.datasets[r.dataset].role != "evaluation" or r.dataset in examined]    # label maps are no pictures of anything
     exams = examinations(records, manifest)
     kept = frozenset().union(*(e.kept for e in exams.values()))
     shown = frozenset().union(*(e.shown for e in exams.values())) | {r.image_id for r in records if r.split == "train"}

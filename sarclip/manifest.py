@@ -8,7 +8,7 @@ __all__ = ['FACTS', 'Scalar', 'Where', 'Tone', 'LOCAL', 'SECTIONS', 'ARCHIVES', 
            'hash_fraction', 'assign_split', 'evaluation_parts', 'file_mistake', 'release_status', 'best_release',
            'dataset_status', 'prepare']
 
-# %% ../nbs/api/06_manifest.ipynb #e35a9d37
+# %% ../nbs/api/06_manifest.ipynb #7f14b477
 import difflib
 import fnmatch
 import functools
@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .files import project_root, unpack
 from .records import Record
 
-# %% ../nbs/api/06_manifest.ipynb #1677f833
+# %% ../nbs/api/06_manifest.ipynb #892cdc22
 FACTS: dict[str, type] = {
     "dataset": str, "label": str, "path": str, "split": str,    # of the record, the others are sensor facts
     "serial": str, "product": str, "mode": str, "polarisation": str, "band": str, "scene": str, "type": str,
@@ -56,7 +56,7 @@ def _closest(name: str, known: Iterable[str]) -> str:
     match = difflib.get_close_matches(name, known, 1)
     return f"{match[0]!r}" if match else "one of " + ", ".join(known)
 
-# %% ../nbs/api/06_manifest.ipynb #f28376a2
+# %% ../nbs/api/06_manifest.ipynb #a6922956
 class SplitRule(Part):
     "Images that match go to one part of the study; the first rule that matches wins."
     split: Literal["train", "val", "test", "out"]                  # out: take no part
@@ -193,7 +193,7 @@ class Manifest(Part):
         "The manifest for the releases at hand. Raises ValueError for a release it does not know."
         return self.model_copy(update={"datasets": self.datasets | {name: self.datasets[name].as_packed(release) for name, release in releases.items()}})
 
-# %% ../nbs/api/06_manifest.ipynb #a4734f74
+# %% ../nbs/api/06_manifest.ipynb #e3f9733a
 LOCAL = "data_manifest.local.yaml"    # a user's own entries, beside data_manifest.yaml
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
@@ -254,11 +254,16 @@ def _refuse_shared_keys(files: _Files) -> None:
             seen[place] = path
 
 def _contradictions(manifest: Manifest) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    "Places and mistakes that only show when entries are compared."
+    "Places and mistakes that only show when entries are compared, with each other and with the readers."
+    from sarclip.readers import OPTIONS, READERS    # here, for readers need this module
     for key, data in manifest.datasets.items():
         place = ("datasets", key)
         if data.name != key: yield (*place, "name"), f"the name follows from the key {key}, found {data.name!r}; remove it"
         for n, release in enumerate(data.releases):
+            if release.reader not in READERS: yield (*place, "releases", n, "reader"), f"unknown reader {release.reader!r}, expected {_closest(release.reader, READERS)}"
+            known = OPTIONS.get(release.reader, ())
+            for option in release.options:
+                if option not in known: yield (*place, "releases", n, "options", option), f"reader {release.reader!r} has no option {option!r}, expected {_closest(option, known) if known else 'none'}"
             if release.kind != "generated" and not release.public and not release.manual:
                 yield (*place, "releases", n), f"release {release.name!r} of {key} has neither a url for every file nor 'manual', what a person has to do"
             if release.images is not None and sum(release.parts.values()) > release.images:
@@ -292,7 +297,7 @@ def _refuse_duplicates(path: Path, node: yaml.Node, seen: set[int]) -> None:
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value: _refuse_duplicates(path, value, seen)
 
-# %% ../nbs/api/06_manifest.ipynb #1d76808a
+# %% ../nbs/api/06_manifest.ipynb #749e095a
 _MODELS: dict[str, type[Part]] = {"datasets": Dataset, "evaluations": Evaluation, "split": SplitRule,
                                      "releases": Release, "files": ReleaseFile, "expected": Expected}
 
@@ -329,7 +334,7 @@ def _locate(node: yaml.Node, loc: tuple[int | str, ...]) -> tuple[int, list[str]
         keys.append(str(step))
     return line, keys
 
-# %% ../nbs/api/06_manifest.ipynb #a16a24f3
+# %% ../nbs/api/06_manifest.ipynb #ac62425f
 def matches(
     record: Record,                # an image
     where: Where | list[Where],    # fact → value or list of values (label, path and split are the record's, others its sensor's), or several of these
@@ -363,7 +368,7 @@ def assign_split(
         if rule.fraction is None or hash_fraction(rule.seed, unit) < rule.fraction: return "" if rule.split == "out" else rule.split
     return ""
 
-# %% ../nbs/api/06_manifest.ipynb #f31bdd42
+# %% ../nbs/api/06_manifest.ipynb #157105b4
 def evaluation_parts(
     records: Iterable[Record],    # all records of the evaluation's dataset
     task: Evaluation,             # what to choose
@@ -380,7 +385,7 @@ def evaluation_parts(
     return ([r for r in records if task.train is not None and matches(r, task.train) and (r.image_id in training or r.image_id not in drawn)],
             [r for r in records if matches(r, task.test) and r.image_id not in training])
 
-# %% ../nbs/api/06_manifest.ipynb #e52ff3b2
+# %% ../nbs/api/06_manifest.ipynb #48ba04a9
 @functools.lru_cache(maxsize=None)
 def _digest(path: Path, algorithm: str, size: int, changed: int) -> str:    # size and time of change belong to the key
     with open(path, "rb") as f: return hashlib.file_digest(f, algorithm).hexdigest()
@@ -437,7 +442,7 @@ def dataset_status(
     "State of a dataset in the data folder; every byte of its archives is hashed."
     return best_release(dataset, data_dir)[1]
 
-# %% ../nbs/api/06_manifest.ipynb #72695458
+# %% ../nbs/api/06_manifest.ipynb #abecf28d
 def prepare(
     dataset: Dataset,    # what is wanted
     data_dir: Path,      # where people put data

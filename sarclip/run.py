@@ -34,8 +34,8 @@ def step_dir(
     "The folder of one step of a run."
     profile_dir = settings.run_dir / settings.profile
     if issubclass(NOTEBOOKS[notebook], ModelSettings):
-        method = f"-{settings.method}" if settings.method != "sarclip" and notebook != "02_train_stage1" else ""    # stage 1 is everybody's
-        return profile_dir / settings.backbone / f"{settings.init}{method}" / notebook
+        method = getattr(settings, "method", "sarclip") if "method" in NOTEBOOKS[notebook].model_fields else "sarclip"    # stage 1 is everybody's
+        return profile_dir / settings.backbone / (settings.init if method == "sarclip" else f"{settings.init}-{method}") / notebook
     return profile_dir / "08_report" if notebook == "08_report" else profile_dir / "data" / notebook
 
 # %% ../nbs/api/03_run.ipynb #51117d1e
@@ -76,8 +76,8 @@ class Run:
         "Path of an input; FileNotFoundError says which notebook makes it, and how to run that."
         path = step_dir(self.settings, notebook) / name
         if not (path.parent / "metrics.json").is_file() or not path.exists():
-            options = "".join(f" -p {k} {getattr(self.settings, k)}" for k in ("profile", "backbone", "init")
-                              if k in NOTEBOOKS[notebook].model_fields and hasattr(self.settings, k))
+            asked = {k: getattr(self.settings, k) for k in ("profile", "run_dir", "backbone", "init", "method") if k in NOTEBOOKS[notebook].model_fields and hasattr(self.settings, k)}
+            options = "".join(f" -p {k} {_short(v) if isinstance(v, Path) else v}" for k, v in asked.items())
             raise FileNotFoundError(f"{_short(path)} is missing: {notebook}.ipynb makes it; run "
                                     f"`papermill nbs/{notebook}.ipynb {notebook}.out.ipynb{options}` first, or `make study`")
         self.inputs[_short(path)] = _digest(path)
@@ -149,14 +149,14 @@ def _papermill(notebook: str, source: Path, executed: Path, values: dict[str, An
                            f"The notebook as far as it ran: {_short(executed)}") from None
 
 def main(arguments: list[str] | None = None) -> None:    # words of the command line
-    "Command line: `sarclip-run <notebook> [--profile mini] [--backbone …] [--init …] [--run_dir …] [--data_dir …]`."
+    "Command line: `sarclip-run <notebook> [--profile mini] [--backbone …] [--init …] [--method …] [--run_dir …] [--data_dir …]`."
     parser = argparse.ArgumentParser(prog="sarclip-run", description="Execute one numbered notebook with its section of a profile.")
     parser.add_argument("notebook", choices=list(NOTEBOOKS))
-    for name in ("profile", "backbone", "init", "run_dir", "data_dir"): parser.add_argument(f"--{name}")
+    for name in ("profile", "backbone", "init", "method", "run_dir", "data_dir"): parser.add_argument(f"--{name}")
     values = {k: v for k, v in vars(parser.parse_args(arguments)).items() if v}
     notebook = values.pop("notebook")
     started = time.time()
-    print(f"▶ {notebook} {' '.join(str(v) for k, v in values.items() if k in ('profile', 'backbone', 'init'))}", flush=True)
+    print(f"▶ {notebook} {' '.join(str(v) for k, v in values.items() if k in ('profile', 'backbone', 'init', 'method'))}", flush=True)
     try: execute(notebook, values)
     except (RuntimeError, ValueError) as error: sys.exit(f"✗ {error}")
     print(f"✓ {notebook} in {time.time() - started:.0f} s", flush=True)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Sample', 'decode', 'Shards']
 
-# %% ../nbs/api/31_shards.ipynb #74d18ef4
+# %% ../nbs/api/31_shards.ipynb #31295fbc
 import functools
 import hashlib
 import io
@@ -28,7 +28,7 @@ from .distributed import own_part, rank, world
 from .imaging import letterbox
 from .loader import Batch, to_tensor
 
-# %% ../nbs/api/31_shards.ipynb #f1c2686f
+# %% ../nbs/api/31_shards.ipynb #29ffb103
 @dataclass(frozen=True)
 class Sample:
     "An image with its captions."
@@ -54,7 +54,7 @@ def decode(
     if not captions or len(captions) != len(facts): raise ValueError(f"{where} has {len(captions)} captions and {len(facts)} facts; it needs at least one, and as many of each")
     return Sample(sample["__key__"], pixels if pixels.ndim == 3 else pixels[..., None], captions, facts)
 
-# %% ../nbs/api/31_shards.ipynb #6e5bb1dc
+# %% ../nbs/api/31_shards.ipynb #6f975faf
 @dataclass(frozen=True)
 class Shards:
     "WebDataset shards as training data, see `sarclip.train.TrainingData`. Raises ValueError or FileNotFoundError for shards that cannot be shared out."
@@ -121,13 +121,13 @@ class Shards:
         for group in _batched(stream, share): yield _batch(group, seed, epoch)
 
     def fingerprint(self) -> str:    # 64 hexadecimal digits
-        "Hash of the shards' names, sizes and beginnings, and of all that decides their order."
-        digest = hashlib.sha256(json.dumps([self.size, self.part, self.workers, self.buffer, world()]).encode())
+        "Hash of the shards' names, sizes and beginnings, and of all that decides their order but the number of processes, which a state notes by itself."
+        digest = hashlib.sha256(json.dumps([self.size, self.part, self.workers, self.buffer]).encode())
         for file in self.files:
             with open(file, "rb") as opened: digest.update(f"{file.name}{file.stat().st_size}".encode() + opened.read(2**16))
         return digest.hexdigest()
 
-# %% ../nbs/api/31_shards.ipynb #713c70e5
+# %% ../nbs/api/31_shards.ipynb #72220fe2
 class _Decode:    # a class, because workers receive it pickled
     def __init__(self, size: int): self.size = size
     def __call__(self, sample: dict[str, Any]) -> Sample: return decode(sample, self.size)

@@ -6,7 +6,7 @@
 __all__ = ['tower_layers', 'lock', 'choose_trainable', 'set_train_mode', 'make_optimizer', 'Inputs', 'train_step',
            'mixed_precision', 'TrainingData', 'total_steps', 'train', 'forget', 'ablation_figure']
 
-# %% ../nbs/api/32_train.ipynb #02a3814c
+# %% ../nbs/api/32_train.ipynb #d2000155
 import contextlib
 import dataclasses
 import errno
@@ -38,7 +38,7 @@ from .model import Encoder, encode_image, encode_text, is_resnet, save_checkpoin
 from .recipe import UNSEEN, TrainConfig, learning_rate
 from .watch import Watch, held_out_recall
 
-# %% ../nbs/api/32_train.ipynb #76647002
+# %% ../nbs/api/32_train.ipynb #1839e116
 def tower_layers(
     model: nn.Module,    # OpenCLIP's CLIP
 ) -> dict[str, list[list[Tensor]]]:    # "image" and "text" → groups of parameters, from the input to the output
@@ -86,7 +86,7 @@ def set_train_mode(
     for module in model.modules():
         if isinstance(module, _BatchNorm) and not module.weight.requires_grad: module.eval()
 
-# %% ../nbs/api/32_train.ipynb #7e5cb6d9
+# %% ../nbs/api/32_train.ipynb #fa29eb67
 def make_optimizer(
     model: nn.Module,       # its trainable parameters are used
     config: TrainConfig,    # weight decay, betas, eps
@@ -141,7 +141,7 @@ def mixed_precision(
     if config.precision == "mixed" and not able: raise ValueError(f"precision 'mixed' needs a GPU with bfloat16, and this is {device}; take 'auto' or 'float32'")
     return able and config.precision != "float32"
 
-# %% ../nbs/api/32_train.ipynb #bf89a84e
+# %% ../nbs/api/32_train.ipynb #b1b90ef8
 class TrainingData(Protocol):
     "Where batches come from: `PairData` in memory, or `Shards` in tar files."
     split: bool    # whether each process yields its own part of a batch, instead of the whole
@@ -174,7 +174,7 @@ def train(
         total = total_steps(data, config)
         _prepare(encoder, config)
         optimizer = make_optimizer(encoder.model, config)
-        log = _resume(encoder, optimizer, states, total)
+        log, total = _resume(encoder, optimizer, states, data, total)
         if writes and not log: _withdraw(Path(out_dir))
         with (_clear_endings(config, states), Watch(Path(out_dir) if writes else None, total, log, config.tensorboard, progress and rank() == 0) as watch,
               contextlib.closing(prefetch(_inputs(encoder, data, config, len(log), total))) as ahead):
@@ -198,7 +198,8 @@ def train(
                     best = max(best, entry["recall"])
                 watch.record(entry)
                 if writes and (done % config.checkpoint_every == 0 or done == total):
-                    states.save(done, {"model": encoder.model.state_dict(), "optimizer": optimizer.state_dict(), "log": json.dumps(watch.log)})
+                    states.save(done, {"model": encoder.model.state_dict(), "optimizer": optimizer.state_dict(), "log": json.dumps(watch.log),
+                                       "world": world(), "total": total})
                 began = time.perf_counter()
         encoder.model.eval()
         if writes: save_checkpoint(encoder, out_dir)
@@ -210,14 +211,17 @@ def forget(
     "Remove the states of a finished run: its model stands, and a rerun shall train anew."
     shutil.rmtree(Path(out_dir) / "states", ignore_errors=True)
 
-# %% ../nbs/api/32_train.ipynb #da3bed0b
+# %% ../nbs/api/32_train.ipynb #ee31c330
 @contextlib.contextmanager
 def _numerics(device: torch.device, config: TrainConfig) -> Iterator[None]:
     "Results that do not depend on what else the machine does, and the caller's random state and switches as they were."
-    before = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    before = (torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory,
+              torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32)
+    tf32 = config.precision != "float32"    # where bfloat16 is not used; PyTorch's own default lets convolutions have it and products not
     torch.set_num_threads(torch.get_num_threads())    # from now on MKL may not choose their number by the machine's load
     try:
-        if device.type == "cuda" and config.precision != "float32": torch.set_float32_matmul_precision("high")    # TF32 where bfloat16 is not used
+        if device.type == "cuda": torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = tf32
         if device.type == "cpu": torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False
         torch.backends.cudnn.benchmark = True    # every batch has the same shape: the fastest kernel is worth finding
@@ -225,7 +229,7 @@ def _numerics(device: torch.device, config: TrainConfig) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.use_deterministic_algorithms(before[1])
-        torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark = before[2:]
+        torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = before[2:]
 
 def _identity(encoder: Encoder, data: TrainingData, config: TrainConfig) -> dict[str, Any]:
     "What a state must have in common with a run that goes on from it."
@@ -242,19 +246,27 @@ def _prepare(encoder: Encoder, config: TrainConfig) -> None:
     share_batchnorm(model)
     if config.compile: model.visual.compile()
 
-def _resume(encoder: Encoder, optimizer: torch.optim.Optimizer, states: States | None, total: int) -> list[dict[str, float]]:
-    "Load the newest state, the same in all processes; the log up to there, empty where there is none."
-    if states is None: return []
+def _resume(encoder: Encoder, optimizer: torch.optim.Optimizer, states: States | None, data: TrainingData, total: int) -> tuple[list[dict[str, float]], int]:
+    "Load the newest state, the same in all processes; the log up to there, empty where there is none, and the run's number of steps."
+    if states is None: return [], total
     state = states.latest() if rank() == 0 else None
     step = agree(state and state["step"], encoder.device)
     if step is None:
         if rank() == 0 and (differences := states.differences()): print(f"training anew: the states of an earlier run here were made with other inputs ({', '.join(differences)})")
-        return []
+        return [], total
     state = state or states.load(step)
+    if data.split: total = _same_shares(state, total)
     encoder.model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     if rank() == 0: print(f"going on after step {step} of {total}")
-    return json.loads(state["log"])
+    return json.loads(state["log"]), total
+
+def _same_shares(state: dict[str, Any], total: int) -> int:
+    "Steps of a run whose batches depend on how many processes share the data; ValueError when it shall go on in another number of them."
+    if state["world"] == world(): return total
+    if state["step"] == state["total"]: return state["total"]    # finished: nothing is shared any more
+    raise ValueError(f"the state after step {state['step']} of {state['total']} was left by {state['world']} processes, which share the shards otherwise than {world()} would; "
+                     f"start {state['world']} again, or remove the folder states/ to train anew")
 
 def _withdraw(out_dir: Path) -> None:
     "Remove an earlier run's results: what stands in the folder shall belong together."
@@ -289,7 +301,7 @@ def _clear_endings(config: TrainConfig, states: States | None) -> Iterator[None]
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): raise
         raise OSError(f"the log of the training could not be written ({error.strerror}); {kept()}. Free some space and run the same again") from error
 
-# %% ../nbs/api/32_train.ipynb #1e7dcaaa
+# %% ../nbs/api/32_train.ipynb #22c2aa91
 def ablation_figure(
     metrics: dict[str, Any],    # "ablation/<variant>/facts_mean_recall" and the like, percent
     layers: list[int],          # numbers of last layers trained, variants "last_<n>"

@@ -1,7 +1,10 @@
 """Bad input: lenient, the run goes on and the report counts and names what is wrong; strict, it stops. Nothing is dropped in silence."""
+import bz2
 import dataclasses
+import gzip
 import io
 import json
+import lzma
 import os
 import shutil
 import tarfile
@@ -15,11 +18,16 @@ import pytest
 
 from sarclip.files import unpack
 from sarclip.formats.atrnet import atrnet_path, write_atrnet
+from sarclip.formats.au_air import write_au_air
+from sarclip.formats.box_lines import write_box_lines
+from sarclip.formats.captions_csv import write_captions_csv
 from sarclip.formats.class_folders import write_class_folders
 from sarclip.formats.coco import write_coco
 from sarclip.formats.common import box_around, make_record
 from sarclip.formats.dota import dota_path, write_dota
+from sarclip.formats.fair1m import fair1m_path, write_fair1m
 from sarclip.formats.fair_csar import fair_csar_path, write_fair_csar
+from sarclip.formats.hrsc import write_hrsc
 from sarclip.formats.karpathy import write_karpathy
 from sarclip.formats.masks import write_masks
 from sarclip.formats.mstar import mstar_path, write_mstar, write_mstar_jpeg
@@ -27,10 +35,12 @@ from sarclip.formats.opensarship import opensarship_path, write_opensarship
 from sarclip.formats.sample import sample_path, write_sample
 from sarclip.formats.sarlang import write_sarlang
 from sarclip.formats.sarsim import sarsim_path, write_sarsim
+from sarclip.formats.stanford import stanford_path, write_stanford
+from sarclip.formats.visdrone import visdrone_path, write_visdrone
 from sarclip.formats.voc import write_voc
 from sarclip.manifest import Dataset, Release, load_manifest
 from sarclip.problems import Problems
-from sarclip.readers import check_images, read_dataset
+from sarclip.readers import READERS, check_images, read_dataset
 from sarclip.records import Box, Record
 
 GRAY = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
@@ -65,6 +75,14 @@ DATASETS: dict[str, Callable[[Path], None]] = {
     "opensarship": lambda root: write_opensarship(root, items([opensarship_path(SCENE, "Cargo", x, 5, "VV") for x in (1, 2, 3)], pixels="tiff", labels=("Cargo",),
                                                               sensor={"product": SCENE, "polarisation": "VV", "angle_incidence": 31.5, "serial": "413338000", "length": 190.})),
     "class_folders": lambda root: write_class_folders(root, items([f"tank/{n}.png" for n in "abc"], labels=("tank",))),
+    "fair1m": lambda root: write_fair1m(root, items([fair1m_path("train", f"{n}.tif") for n in "123"], pixels="tiff", size=(16, 12), task="det", boxes=(TILTED,), split="train")),
+    "visdrone": lambda root: write_visdrone(root, items([visdrone_path("train", f"{n}.png") for n in "abc"], size=(16, 12), task="det", boxes=(CAR,), split="train")),
+    "stanford": lambda root: write_stanford(root, [item(stanford_path("little", "video0", n, "png"), size=(16, 12), task="det", boxes=(SHIP, CAR),
+                                                           sensor={"scene": "little", "video": "video0", "frame": float(n)}) for n in (0, 30, 60)]),
+    "hrsc": lambda root: write_hrsc(root, items([f"FullDataSet/AllImages/{n}.bmp" for n in "123"], size=(16, 12), task="det", boxes=(SHIP,), split="train")),
+    "au_air": lambda root: write_au_air(root, items([f"images/{n}.png" for n in "abc"], size=(16, 12), task="det", boxes=(SHIP, CAR))),
+    "box_lines": lambda root: write_box_lines(root, items([f"data/Images/{n}.png" for n in "abc"], size=(16, 12), task="det", boxes=(CAR,), split="train")),
+    "captions_csv": lambda root: write_captions_csv(root, items([f"{n}.png" for n in "abc"], task="cap", captions=("A port.", "Two ships."))),
 }
 
 
@@ -127,14 +145,17 @@ CASES = [    # format, file, damage, kind reported, images and boxes or captions
     ("coco", TRAIN, bbox(10, 2, 30, 5), "box_clipped", 3, 6),
     ("coco", TRAIN, bbox(-3, 2, 7, 5), "box_clipped", 3, 6),
     ("coco", TRAIN, bbox(40, 2, 30, 5), "box_outside", 3, 5),
-    ("coco", TRAIN, bbox(9, 8, -4, -3), "box_inverted", 3, 5),
-    ("coco", TRAIN, bbox(9, 8, 0, 3), "box_empty", 3, 5),
-    ("coco", TRAIN, bbox(9, 8, float("nan"), 3), "box_not_finite", 3, 5),
-    ("coco", TRAIN, bbox(9, 8, 3), "bad_box", 3, 5),
+    ("coco", TRAIN, bbox(9, 8, -4, -3), "box_inverted", 2, 4),
+    ("coco", TRAIN, bbox(9, 8, 0, 3), "box_empty", 2, 4),
+    ("coco", TRAIN, bbox(9, 8, float("nan"), 3), "box_not_finite", 2, 4),
+    ("coco", TRAIN, bbox(9, 8, 3), "bad_box", 2, 4),
+    ("coco", TRAIN, bbox(9, 8, 3), "boxes_lost", 2, 4),
+    ("coco", TRAIN, bbox(9, 8, 10**400, 3), "bad_box", 2, 4),
     ("coco", TRAIN, coco(lambda c: c["annotations"][0].update(image_id=[1])), "bad_box", 3, 5),
     ("coco", TRAIN, coco(lambda c: c["annotations"][0].update(image_id=99)), "unknown_image", 3, 5),
-    ("coco", TRAIN, coco(lambda c: c["annotations"][0].update(category_id=99)), "unknown_class", 3, 5),
-    ("coco", TRAIN, coco(lambda c: c["categories"][1].update(name="submarine")), "unknown_class", 3, 4),
+    ("coco", TRAIN, coco(lambda c: c["annotations"][0].update(category_id=99)), "unknown_class", 2, 4),
+    ("coco", TRAIN, coco(lambda c: c["categories"][1].update(name="submarine")), "boxes_lost", 1, 2),
+    ("coco", TRAIN, coco(lambda c: c["categories"][1].update(name=["ship"])), "wrong_type", 1, 2),
     ("coco", TRAIN, coco(lambda c: c["images"].append(dict(c["images"][0], id=7))), "duplicate_name", 3, 6),
     ("coco", TRAIN, coco(lambda c: c["images"].append(dict(c["images"][0], file_name="z.png"))), "duplicate_id", 3, 6),
     ("coco", TRAIN, coco(lambda c: c["images"][0].update(width=0)), "bad_size", 2, 4),
@@ -156,17 +177,20 @@ CASES = [    # format, file, damage, kind reported, images and boxes or captions
     ("voc", XML, swap("ship", "Brücke", "latin-1"), "bad_encoding", 2, 4),
     ("voc", XML, swap("<filename>a.png", "<filename>b.png"), "duplicate_name", 2, 4),
     ("voc", XML, swap("<filename>a.png", "<filename>../../secret.png"), "unsafe_path", 2, 4),
-    ("voc", XML, swap("<name>ship", "<name>submarine"), "unknown_class", 3, 5),
+    ("voc", XML, swap("<name>ship", "<name>submarine"), "unknown_class", 2, 4),
     ("voc", XML, swap("<xmax>9", "<xmax>90"), "box_clipped", 3, 6),
-    ("voc", XML, swap("<xmax>9", "<xmax>1"), "box_empty", 3, 5),
-    ("voc", XML, swap("<xmax>9", "<xmax>-9"), "box_inverted", 3, 5),
+    ("voc", XML, swap("<xmax>9", "<xmax>1"), "box_empty", 2, 4),
+    ("voc", XML, swap("<xmax>9", "<xmax>-9"), "box_inverted", 2, 4),
+    ("voc", XML, swap("<xmax>9", "<xmax>-9"), "boxes_lost", 2, 4),
     ("voc", XML, swap("<xmax>9", "<xmax>1e999"), "not_a_number", 2, 4),
     ("voc", XML, link, "unsafe_link", 2, 4),
     ("voc", IMAGE, page, "wrong_magic", 2, 4),
     ("dota", "train/labelTxt/a.txt", swap("ship", "Br ücke", "latin-1"), "bad_encoding", 2, 2),
     ("dota", "train/labelTxt/a.txt", swap(" ship 0", ""), "bad_line", 2, 2),
-    ("dota", "train/labelTxt/a.txt", swap("2 1 9 3", "nan 1 9 3"), "box_not_finite", 3, 2),
-    ("dota", "train/labelTxt/a.txt", swap("ship", "submarine"), "unknown_class", 3, 2),
+    ("dota", "train/labelTxt/a.txt", swap("2 1 9 3", "nan 1 9 3"), "box_not_finite", 2, 2),
+    ("dota", "train/labelTxt/a.txt", swap("2 1 9 3", "2 1 nan 3"), "box_not_finite", 2, 2),    # min and max pass over this one
+    ("dota", "train/labelTxt/a.txt", lambda path: path.write_text("gsd:inf\n" + path.read_text()), "not_a_number", 2, 2),
+    ("dota", "train/labelTxt/a.txt", swap("ship", "submarine"), "unknown_class", 2, 2),
     ("dota", "train/images/a.png", remove, "missing_image", 2, 2),
     ("dota", "train/images/a.png", empty, "unreadable_image", 2, 2),    # its header tells the size
     ("fair_csar", "SL/train/METAXmls/a.xml", entity_bomb, "unsafe_xml", 2, 2),
@@ -189,6 +213,9 @@ CASES = [    # format, file, damage, kind reported, images and boxes or captions
     ("sarlang", CSV, swap("Two ships.", "Zwei Schiffe vor der Brücke.", "latin-1"), "bad_encoding", 3, 5),
     ("sarlang", CSV, swap("Two ships.", " "), "empty_caption", 3, 5),
     ("sarlang", CSV, swap("Two ships.", '"Two" ships.'), "truncated_csv", 3, 5),
+    ("sarlang", CSV, swap("Two ships.", '"Two ships.'), "truncated_csv", 3, 5),    # the quotation mark is never closed
+    ("sarlang", CSV, swap("image,caption", 'image,"caption'), "truncated_csv", 0, 0),
+    ("sarlang", CSV, swap("caption", "text"), "missing_column", 0, 0),
     ("sarlang", "SARimages/a.png", remove, "missing_image", 2, 4),
     ("mstar", CHIP, page, "wrong_magic", 2, 0),
     ("mstar", CHIP, lambda path: path.write_bytes(path.read_bytes()[:60]), "truncated_file", 2, 0),
@@ -203,7 +230,29 @@ CASES = [    # format, file, damage, kind reported, images and boxes or captions
     ("class_folders", "tank/a.png", lambda path: path.rename(path.parents[1] / "a.png"), "strange_name", 2, 0),
     ("class_folders", "tank/a.png", lambda path: os.rename(path, os.fsencode(path.parent) + b"/\xff.png"), "bad_encoding", 2, 0),
     ("class_folders", "tank/a.png", link, "unsafe_link", 2, 0),
+    ("fair1m", "train/labelXml/1.xml", cut, "truncated_xml", 2, 2),
+    ("fair1m", "train/labelXml/1.xml", swap("9,3", "nan,3"), "box_not_finite", 2, 2),
+    ("fair1m", "train/images/1.tif", page, "wrong_magic", 2, 2),
+    ("visdrone", "VisDrone2019-DET-train/annotations/a.txt", swap(",4,0,0", ",4,0"), "bad_line", 2, 2),
+    ("visdrone", "VisDrone2019-DET-train/annotations/a.txt", lambda path: path.write_bytes(b"\xff"), "bad_encoding", 2, 2),
+    ("stanford", "annotations/little/video0/annotations.txt", lambda path: path.write_bytes(b"\xff"), "bad_encoding", 0, 0),
+    ("stanford", "annotations/little/video0/annotations.txt", swap('"ship"', "ship"), "bad_line", 0, 0),
+    ("stanford", "frames/little/video0/000000.png", lambda path: path.rename(path.with_name("30.png")), "duplicate_name", 2, 4),
+    ("stanford", "frames/little/video0/000000.png", lambda path: path.rename(path.with_name("holiday.png")), "strange_name", 2, 4),
+    ("stanford", "frames/little/video0/000000.png", link, "unsafe_link", 2, 4),
+    ("hrsc", "FullDataSet/Annotations/1.xml", swap("<box_xmax>9", "<box_xmax>-9"), "boxes_lost", 2, 2),
+    ("hrsc", "FullDataSet/Annotations/1.xml", entity_bomb, "unsafe_xml", 2, 2),
+    ("au_air", "annotations.json", swap('"ship"', "7"), "wrong_type", 0, 0),
+    ("au_air", "annotations.json", coco(lambda c: c["annotations"][0]["bbox"][0].update(left=10**400)), "bad_box", 2, 4),
+    ("au_air", "annotations.json", coco(lambda c: c["annotations"][0]["bbox"][0].update({"class": 9})), "unknown_class", 2, 4),
+    ("box_lines", "data/Annotations/a.txt", swap("10 1", "ten 1"), "not_a_number", 2, 2),
+    ("box_lines", "data/Annotations/a.txt", swap("10 1", "nan 1"), "box_not_finite", 2, 2),
+    ("captions_csv", "captions.csv", swap("Two ships.", '"Two ships.'), "truncated_csv", 3, 5),
+    ("captions_csv", "captions.csv", swap("Two ships.", "Two ships, at sea."), "stray_columns", 3, 5),
 ]
+
+
+def test_every_format_is_here(): assert set(DATASETS) == set(READERS)
 
 
 @pytest.mark.parametrize("reader", DATASETS)
@@ -332,6 +381,61 @@ def test_archives_that_are_too_large_or_cut(tmp_path):
     cut(tmp_path / "bomb.zip")
     with pytest.raises(ValueError, match="bomb.zip"): unpack(tmp_path / "bomb.zip", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress], ids=["gz", "bz2", "xz"])
+def test_a_compressed_archive_with_a_changed_byte_is_refused(tmp_path, compress):
+    """Wherever the byte is: never other content than was packed."""
+    content, rng = np.random.default_rng(0).bytes(30_000), np.random.default_rng(1)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        info = tarfile.TarInfo("a.bin")
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+    sound = compress((tmp_path / "a.tar").read_bytes())
+    (tmp_path / "sound.tgz").write_bytes(sound)
+    assert unpack(tmp_path / "sound.tgz", tmp_path / "out") == 1 and (tmp_path / "out/a.bin").read_bytes() == content
+    for n, place in enumerate([*rng.integers(20, len(sound), 40), len(sound) - 8, len(sound) - 1]):
+        damaged = bytearray(sound)
+        damaged[place] ^= 1 << rng.integers(8)
+        (tmp_path / "a.tgz").write_bytes(damaged)
+        with pytest.raises(ValueError, match="a.tgz"): unpack(tmp_path / "a.tgz", tmp_path / "bad")
+        assert not (tmp_path / "bad").exists()
+
+
+def test_a_tar_with_a_damaged_header_is_not_taken_for_its_first_half(tmp_path):
+    archive = tar_of(tmp_path / "a.tar", "second.txt")
+    damaged = bytearray(archive.read_bytes())
+    damaged[damaged.index(b"second.txt")] ^= 1
+    archive.write_bytes(damaged)
+    with pytest.raises(ValueError, match="a.tar goes on after its last readable member"): unpack(archive, tmp_path / "out")
+
+
+def test_a_zip_with_a_password_is_refused_by_name(tmp_path):
+    raw = bytearray(zip_of(tmp_path / "a.zip", "b.txt").read_bytes())
+    for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        place = -1
+        while (place := raw.find(signature, place + 1)) >= 0: raw[place + flags] |= 1
+    (tmp_path / "a.zip").write_bytes(raw)
+    with pytest.raises(ValueError, match="a.zip .*password"): unpack(tmp_path / "a.zip", tmp_path / "out")
+
+
+def test_an_image_that_lost_its_only_object_is_not_said_to_be_empty(tiny):
+    root, problems = tiny("hrsc"), Problems()
+    swap("<box_xmax>9", "<box_xmax>-9")(root / "FullDataSet/Annotations/1.xml")
+    assert [len(r.boxes) for r in read("hrsc", root, problems)] == [1, 1] and [p.kind for p in problems] == ["box_inverted", "boxes_lost"]
+    shutil.rmtree(root)
+    root, problems = tiny("hrsc"), Problems()
+    swap("<box_xmax>9", "<box_xmax>-1")(root / "FullDataSet/Annotations/1.xml"), swap("<box_xmin>1", "<box_xmin>-9")(root / "FullDataSet/Annotations/1.xml")
+    assert [len(r.boxes) for r in read("hrsc", root, problems)] == [0, 1, 1] and [p.kind for p in problems] == ["box_outside"]    # what the image shows has no such object
+
+
+def test_an_open_quotation_mark_costs_its_row_alone(tiny):
+    root, problems = tiny("captions_csv"), Problems()
+    table = root / "captions.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([lines[0], 'a.png,"never closed', *lines[2:], 'c.png,"A ""wide"", long\nport."']) + "\n")
+    assert [c for r in read("captions_csv", root, problems) for c in r.captions] == ["Two ships.", "A port.", "Two ships.", "A port.", "Two ships.", 'A "wide", long\nport.']
+    assert [(p.kind, p.where) for p in problems] == [("truncated_csv", "captions.csv, line 2")]
 
 
 def test_a_box_that_is_clipped_keeps_its_polygon(tiny):

@@ -179,6 +179,17 @@ def test_other_number_of_processes_goes_on_from_the_same_state(two, capsys):
     assert all(torch.allclose(finished[name], value, atol=2e-5) for name, value in alone.model.state_dict().items())
 
 
+def test_run_from_shards_is_found_by_one_process_when_it_is_finished_and_only_then(two, capsys):
+    folder, shards = two[0] / "from_shards", Shards(two[0] / "shards", 64)
+    finished, alone = load_weights(folder / "model.safetensors"), encoder("vit")
+    assert [entry["step"] for entry in train(alone, shards, config(max_steps=3), folder, progress=False)] == [0, 1, 2]
+    assert "going on after step 3 of 3" in capsys.readouterr().out
+    assert all(torch.equal(finished[name], value) for name, value in alone.model.state_dict().items())
+    max(folder.glob("states/*/step_*.pt")).unlink()    # as if the two had been killed before the last step
+    with pytest.raises(ValueError, match="state after step 2 of 3 was left by 2 processes, which share the shards otherwise than 1 would; start 2 again"):
+        train(encoder("vit"), shards, config(max_steps=3), folder, progress=False)
+
+
 def test_slurm_profile_plans_the_study(project):
     profile = str(Path(__file__).resolve().parent.parent / "slurm")
     status, output = project.call("snakemake", "--dry-run", "--nolock", "--cores", "16", "--workflow-profile", profile, "--config", "profile=tiny", "backbones=ViT-B-32", "inits=stage1")

@@ -4,6 +4,8 @@ import http.server
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import stat
 import struct
@@ -24,9 +26,11 @@ from conftest import ROOT
 from sarclip.fetch import BLOCK, Patience, fetch, fetch_file, verify, verify_table
 from sarclip.files import unpack
 from sarclip.formats.class_folders import write_class_folders
+from sarclip.formats.coco import write_coco
 from sarclip.formats.common import make_record
 from sarclip.manifest import Dataset, Release, ReleaseFile, load_manifest, prepare
 from sarclip.readers import READERS
+from sarclip.records import Box
 
 BODY = np.random.default_rng(0).bytes(1_500_000)
 NO_WAIT = Patience(attempts=4, wait=0, timeout=5)
@@ -282,6 +286,19 @@ def test_folder_its_reader_cannot_read_is_corrupt(tmp_path):
     assert verify(dataset(Release(name="own", kind="owner", reader="class_folders", manual="mine", images=20)), tmp_path).status in ("corrupt", "partial")
 
 
+def test_folder_without_its_images_is_not_complete(tmp_path):
+    "The annotations name every image; the images are away, or pages of a login form."
+    items = [(make_record("mine", f"JPEGImages/train/{n}.png", size=(8, 8), task="det", boxes=(Box("a", 1, 1, 5, 5),), split="train"), np.zeros((8, 8), np.uint8)) for n in range(5)]
+    write_coco(tmp_path / "mine", items)
+    mine = dataset(Release(name="own", kind="owner", reader="coco", manual="mine", images=5), task="det")
+    assert verify(mine, tmp_path).status == "complete"
+    (tmp_path / "mine/JPEGImages/train/3.png").write_text("<html>log in</html>")
+    assert verify(mine, tmp_path).status == "corrupt" and verify(mine, tmp_path).remark.startswith("JPEGImages/train/3.png: begins with b'<html>lo'")
+    shutil.rmtree(tmp_path / "mine/JPEGImages")
+    found = verify(mine, tmp_path)
+    assert (found.status, found.images_found) == ("corrupt", 0) and found.remark.startswith("JPEGImages/train/0.png: is listed but does not exist") and found.remark.endswith("(faults in all: 5)")
+
+
 def test_fetch_prepare_and_read_a_dataset_with_a_file_beside_its_archive(server, tmp_path):
     file = archive(chips(tmp_path / "source"), tmp_path / "chips.tar")
     server.files |= {"/chips.tar": (tmp_path / "chips.tar").read_bytes(), "/readme.txt": b"hello"}
@@ -380,6 +397,15 @@ def test_every_dataset_of_the_paper_is_there_and_can_be_read():
     assert manifest.datasets["sardet_100k"].classes["tank"] == "storage tank"
     assert manifest.datasets["sarlang"].sources == ["spacenet6", "dfc2023", "openearthmap_sar"]
     assert {"mstar_soc", "mstar_eoc1", "mstar_eoc2_config", "mstar_eoc2_version", "fusar_ship", "sar_vsa", "sar_vsa_present", "sar_acd"} <= set(manifest.evaluations)
+
+
+@pytest.mark.parametrize("old, new, mistake", [
+    ("reader: class_folders", "reader: class_folder", "line 20, datasets.own_ships.releases.0.reader: unknown reader 'class_folder', expected 'class_folders'"),
+    ("reader: class_folders", "reader: class_folders\n        options: {{lvel: 0}}", "line 21, datasets.own_ships.releases.0.options.lvel: reader 'class_folders' has no option 'lvel', expected 'level'"),
+    ("reader: class_folders", "reader: mstar\n        options: {{level: 0}}", "line 21, datasets.own_ships.releases.0.options.level: reader 'mstar' has no option 'level', expected none")])
+def test_mistaken_readers_and_options_are_told_with_their_line(tmp_path, old, new, mistake):
+    (tmp_path / "m.yaml").write_text(OWN.replace(old, new).format(sha256="f" * 64, bytes=1, url="https://example.org"))
+    with pytest.raises(ValueError, match=re.escape(mistake)): load_manifest(tmp_path / "m.yaml")
 
 
 def test_numbers_that_are_products():

@@ -34,9 +34,15 @@ def _records(file: Path, dataset: str, problems: Problems) -> Iterator[Record]:
     names, frames = [], []
     with problems.file(dataset, FILE):
         content = load_json(file, file.parent)
-        names, frames = list_of(content, "categories", file), list_of(content, "annotations", file)
+        names, frames = _names(content, file), list_of(content, "annotations", file)
     for n, frame in enumerate(frames):
         with problems.file(dataset, f"{FILE}, frame {n}"): yield _record(frame, names, dataset, file)
+
+def _names(content: Any, file: Path) -> list[str]:
+    names = list_of(content, "categories", file)
+    for name in names:
+        if not isinstance(name, str): raise Fault("wrong_type", f"{file} has the category {json.dumps(name)[:80]} where a text was expected")
+    return names
 
 def _record(frame: Any, names: list[str], dataset: str, file: Path) -> Record:
     image, objects = keys_of(frame, ("image_name", "bbox"), file)
@@ -51,7 +57,7 @@ def _box(entry: Any, names: list[str], file: Path, image: str) -> Box:
     # the millionth of a pixel: 0.1 + 0.2 shall be 0.3
     if not isinstance(number, int) or not 0 <= number < len(names): raise Fault("unknown_class", f"{file} has a box of class {number!r} in {image}, expected 0 to {len(names) - 1}")
     try: return Box(names[number], float(x), float(y), round(float(x) + float(width), 6), round(float(y) + float(height), 6))
-    except (TypeError, ValueError): raise Fault("bad_box", f"{file} has {entry} in {image}, expected four numbers") from None
+    except (TypeError, ValueError, OverflowError): raise Fault("bad_box", f"{file} has {str(entry)[:120]} in {image}, expected four numbers") from None
 
 # %% ../../nbs/api/formats/au_air.ipynb #d91b0d49
 def write_au_air(

@@ -97,21 +97,29 @@ def _records(root: Path, files: dict[str, Path], dataset: str, images: str, prob
             except FAULTS as error: problems.caught(error, dataset, f"{where}, image {place}")
             else: yield record
 
-def _contents(content: Any, file: Path, dataset: str, where: str, problems: Problems) -> tuple[list, dict[int | str, list[Box]]]:
-    "The entries of the images, and each image's boxes by its id."
-    names = {_id(c, file): key_of(c, "name", file) for c in list_of(content, "categories", file)}
+def _contents(content: Any, file: Path, dataset: str, where: str, problems: Problems) -> tuple[list, dict[int | str, list[Box] | None]]:
+    "The entries of the images, and each image's boxes by its id, None where one of them cannot be read."
+    names = {_id(c, file): _name(c, file) for c in list_of(content, "categories", file)}
     listed = list_of(content, "images", file)
     boxes: dict[int | str, list[Box]] = {image["id"]: [] for image in listed if isinstance(image, dict) and isinstance(image.get("id"), (int, str))}
+    spoilt = []
     for place, note in enumerate(list_of(content, "annotations", file)):
         try: image, box = _box(note, names, boxes, file)
-        except FAULTS as error: problems.caught(error, dataset, f"{where}, annotation {place}")
+        except FAULTS as error:
+            problems.caught(error, dataset, f"{where}, annotation {place}")
+            spoilt.append(note.get("image_id") if isinstance(note, dict) else None)
         else: boxes[image].append(box)
-    return listed, boxes
+    return listed, boxes | {image: None for image in spoilt if isinstance(image, (int, str))}
 
 def _id(entry: Any, file: Path) -> int | str:
     number = key_of(entry, "id", file)
     if not isinstance(number, (int, str)): raise Fault("wrong_type", f"{file} has the id {json.dumps(number)[:80]} where a number was expected")
     return number
+
+def _name(category: Any, file: Path) -> str:
+    name = key_of(category, "name", file)
+    if not isinstance(name, str): raise Fault("wrong_type", f"{file} has a category with the name {json.dumps(name)[:80]} where a text was expected")
+    return name
 
 def _box(note: Any, names: dict[int | str, str], boxes: dict[int | str, list[Box]], file: Path) -> tuple[int | str, Box]:
     image, category, bbox = keys_of(note, ("image_id", "category_id", "bbox"), file)
@@ -120,19 +128,21 @@ def _box(note: Any, names: dict[int | str, str], boxes: dict[int | str, list[Box
         if category not in names: raise Fault("unknown_class", f"{file} has an annotation of category {category!r}, which it does not list")
         x, y, width, height = map(float, bbox)
     except Fault: raise
-    except (TypeError, ValueError): raise Fault("bad_box", f"{file} has bbox {bbox!r} where four numbers were expected") from None
+    except (TypeError, ValueError, OverflowError): raise Fault("bad_box", f"{file} has bbox {str(bbox)[:80]} where four numbers were expected") from None
     # the millionth of a pixel: 0.1 + 0.2 shall be 0.3
     return image, Box(names[category], x, y, round(x + width, 6), round(y + height, 6))
 
-def _record(image: Any, boxes: dict[int | str, list[Box]], seen: set[str], file: Path, dataset: str, split: str, images: str) -> Record:
+def _record(image: Any, boxes: dict[int | str, list[Box] | None], seen: set[str], file: Path, dataset: str, split: str, images: str) -> Record:
     number, name, width, height = keys_of(image, ("id", "file_name", "width", "height"), file)
     if not (isinstance(name, str) and isinstance(width, int) and isinstance(height, int)):
         raise Fault("wrong_type", f"{file} has the image {json.dumps(image)[:120]}, expected a text as file_name and whole numbers as width and height")
     if name in seen: raise Fault("duplicate_name", f"{file} lists the image {name} twice")
     if _id(image, file) not in boxes: raise Fault("duplicate_id", f"{file} lists the image {name} under id {number}, which another image has")
     seen.add(name)
+    found = boxes.pop(number)
+    if found is None: raise Fault("boxes_lost", f"{file} has an object in the image {name} that cannot be read, so a caption would count the others only")
     return make_record(dataset, f"{images}/{name}", size=(width, height), task="det", pixels="tiff" if name.endswith((".tif", ".tiff")) else "image",
-                       boxes=tuple(boxes.pop(number)), split=split)
+                       boxes=tuple(found), split=split)
 
 # %% ../../nbs/api/formats/coco.ipynb #44fbec44
 def write_coco(

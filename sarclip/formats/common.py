@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['save_bytes', 'list_files', 'leads_inside', 'read_each', 'not_empty', 'make_record', 'parse_xml', 'read_annotation',
-           'parse_xml_bytes', 'read_text', 'child_of', 'text_of', 'number_of', 'element', 'save_xml', 'save_image',
-           'image_size', 'box_around', 'check_path']
+           'parse_xml_bytes', 'read_text', 'child_of', 'text_of', 'number_of', 'csv_rows', 'element', 'save_xml',
+           'save_image', 'image_size', 'box_around', 'check_path']
 
 # %% ../../nbs/api/formats/common.ipynb #187acf24
+import csv
 import io
 import math
 import os
@@ -176,6 +177,25 @@ def number_of(
     return value
 
 # %% ../../nbs/api/formats/common.ipynb #ee5cce36
+def csv_rows(
+    text: str,               # a table
+    delimiter: str = ",",    # between its fields
+) -> Iterator[tuple[int, list[str] | csv.Error]]:    # number of the row's first line, from 1, and its fields, or why it cannot be read
+    "Rows of a CSV that are not empty, each on its own."
+    lines, start = io.StringIO(text, newline="").readlines(), 0
+    while start < len(lines):
+        rows = csv.reader((lines[i] for i in range(start, len(lines))), delimiter=delimiter, strict=True)
+        first = start
+        try:
+            for row in rows:
+                if row: yield first + 1, row
+                first = start + rows.line_num
+            return
+        except csv.Error as error:
+            yield first + 1, error
+            start = first + 1
+
+# %% ../../nbs/api/formats/common.ipynb #ad18f6c8
 def element(
     tag: str,                          # tag name
     *children: "ElementTree.Element | str | float | int",    # elements, or one text or number
@@ -192,7 +212,7 @@ def save_xml(path: Path, root: ElementTree.Element) -> None:
     ElementTree.indent(root)
     save_bytes(path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
 
-# %% ../../nbs/api/formats/common.ipynb #ad18f6c8
+# %% ../../nbs/api/formats/common.ipynb #47e55062
 def save_image(
     path: Path,            # .png, .jpg, .tif or .bmp
     pixels: np.ndarray,    # uint8, (H, W) gray or (H, W, 3) colour
@@ -216,7 +236,7 @@ def image_size(
     except Exception as error:    # decoders raise whatever they like; all of it means this file
         raise Fault("unreadable_image", f"{path} is not a readable image; it may be truncated, fetch it again") from error
 
-# %% ../../nbs/api/formats/common.ipynb #47e55062
+# %% ../../nbs/api/formats/common.ipynb #8eb73de2
 def box_around(
     label: str,                             # the source's class name
     corners: list[tuple[float, float]],     # at least three corners, (x, y) in pixels
@@ -225,7 +245,7 @@ def box_around(
     xs, ys = [c[0] for c in corners], [c[1] for c in corners]
     return Box(label, min(xs), min(ys), max(xs), max(ys), tuple((x, y) for x, y in corners))
 
-# %% ../../nbs/api/formats/common.ipynb #8eb73de2
+# %% ../../nbs/api/formats/common.ipynb #e63c8e1f
 def check_path(
     record: Record,           # what is about to be written
     pattern: re.Pattern,      # the layout, as a pattern for the whole path

@@ -58,7 +58,7 @@ def _record(root: Path, path: Path, dataset: str) -> Record:
 
 def _resolution(line: str, path: Path) -> dict[str, Any]:
     text = line.partition(":")[2].strip()
-    if text in ("", "null", "None"): return {}
+    if text.lower() in ("", "null", "none", "nan"): return {}
     try: return {"resolution": float(text)}
     except ValueError: raise Fault("not_a_number", f"{path} has gsd:{text} where metres a pixel were expected") from None
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from .common import check_path, image_size, list_files, make_record, not_empty, read_each, save_bytes, save_image
+from .common import check_path, image_size, list_files, make_record, not_empty, read_each, read_text, save_bytes, save_image
 from ..problems import Fault, Problems, strict_unless
 from ..records import Box, Record
 
@@ -37,7 +37,7 @@ def _records(root: Path, dataset: str, reference: int | None, problems: Problems
     for text in list_files(root / "annotations", (".txt",), problems, dataset):
         if text.name != "annotations.txt": continue
         with problems.file(dataset, text.relative_to(root).as_posix()):
-            images = _images(root, text.parent, reference)
+            images = _images(root, text.parent, reference, dataset, problems)
             boxes = _boxes(text, set(images))
             numbers = {image: frame for frame, image in sorted(images.items())}
             yield from read_each(numbers, lambda image: _record(root, text.parent, image, numbers[image], boxes[numbers[image]], dataset), root, dataset, problems)
@@ -46,16 +46,21 @@ def _record(root: Path, folder: Path, image: Path, frame: int, boxes: tuple[Box,
     facts = {"scene": folder.parent.name, "video": folder.name, "frame": float(frame)}
     return make_record(dataset, image.relative_to(root).as_posix(), size=image_size(image), task="det", boxes=boxes, sensor=facts)
 
-def _images(root: Path, folder: Path, reference: int | None) -> dict[int, Path]:    # frame number -> image
+def _images(root: Path, folder: Path, reference: int | None, dataset: str, problems: Problems) -> dict[int, Path]:    # frame number -> image
     frames = root / "frames" / folder.relative_to(root / "annotations")
-    images = {int(path.stem): path for path in list_files(frames, (".jpg", ".png"))} if frames.is_dir() else {}
-    if reference is not None: images.setdefault(reference, folder / "reference.jpg")
+    images: dict[int, Path] = {}
+    for path in list_files(frames, (".jpg", ".png"), problems, dataset) if frames.is_dir() else ():
+        with problems.file(dataset, path.relative_to(root).as_posix()):
+            if not re.fullmatch("[0-9]{1,9}", path.stem): raise Fault("strange_name", f"{path} is not named by the number of its frame, such as {EXAMPLE}")
+            if int(path.stem) in images: raise Fault("duplicate_name", f"{path} is frame {int(path.stem)}, which {images[int(path.stem)].name} is already")
+            images[int(path.stem)] = path
+    if reference is not None: images.setdefault(reference, folder / "reference.jpg")    # the same picture, where the frame was taken out too
     if not images: raise Fault("missing_image", f"no frame of {folder / 'annotations.txt'} stands in {frames}; take frames out of the video first")
     return images
 
 def _boxes(path: Path, frames: set[int]) -> dict[int, tuple[Box, ...]]:    # frame number -> boxes, for these frames only
     boxes: dict[int, list[Box]] = {frame: [] for frame in sorted(frames)}
-    for number, line in enumerate(path.read_bytes().decode("utf-8-sig").split("\n"), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip(): continue
         match = LINE.fullmatch(line.strip())
         if match is None: raise Fault("bad_line", f'{path} line {number} is {line!r}, expected track xmin ymin xmax ymax frame lost occluded generated "label"')

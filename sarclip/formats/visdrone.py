@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .common import check_path, image_size, list_files, make_record, not_empty, read_each, save_bytes, save_image
+from .common import check_path, image_size, list_files, make_record, not_empty, read_each, read_text, save_bytes, save_image
 from ..problems import Fault, Problems
 from ..records import Box, Record
 
@@ -48,7 +48,7 @@ def _record(root: Path, path: Path, dataset: str) -> Record:
     relative = image.relative_to(root).as_posix()
     match = IMAGE.fullmatch(relative)
     if match is None: raise Fault("unknown_layout", f"{path} does not lie in a folder of its split, such as the annotation of {EXAMPLE}")
-    lines = enumerate(path.read_bytes().decode("utf-8-sig").split("\n"), 1)
+    lines = enumerate(read_text(path).split("\n"), 1)
     boxes = (_box(line, path, number) for number, line in lines if line.strip())
     return make_record(dataset, relative, size=image_size(image), task="det", boxes=tuple(b for b in boxes if b is not None), split=match["split"])
 
