@@ -221,6 +221,6 @@ def test_state_holds_nothing_that_could_run(whole):
     states = list(whole.glob("states/*/step_*.pt"))
     assert [s.name for s in sorted(states)] == ["step_00000009.pt", "step_00000012.pt"], "the last two are kept"
     state = torch.load(states[0], weights_only=True)
-    assert state.keys() == {"step", "model", "optimizer", "log"}
+    assert state.keys() == {"step", "model", "optimizer", "log", "world", "total"}
     identity = json.loads((states[0].parent / "identity.json").read_text())
     assert States(whole / "states", identity, 2).folder == states[0].parent and os.listdir(whole / "best")
