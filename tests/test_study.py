@@ -70,6 +70,14 @@ def test_notebook_runs_alone_from_both_folders(studied):
         assert status == 0, output[-3000:]
 
 
+def test_harma_is_a_method_with_a_folder_of_its_own(studied):
+    for notebook in ("03_train_stage2", "04_eval_retrieval"):
+        status, output = studied.call("sarclip-run", notebook, "--profile", "tiny", "--method", "harma")
+        assert status == 0, output[-3000:]
+    ours, theirs = (metrics(studied, f"sarclip-mini/{folder}/04_eval_retrieval") for folder in ("stage1", "stage1-harma"))
+    assert ours.keys() == theirs.keys() and ours != theirs
+
+
 def test_seed_repeats_the_study(studied):
     weights = studied.runs / "tiny" / "sarclip-mini/stage1/03_train_stage2" / "model.safetensors"
     def train() -> bytes:    # one thread: with more, a busy machine may share the sums out in another order, and round otherwise
