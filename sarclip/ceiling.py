@@ -124,12 +124,11 @@ def ceiling_figure(
     paper: float,             # the paper's best mean recall, percent
 ) -> Figure:
     "Mean recall of perfect models beside the paper's best."
-    figure, ax = plt.subplots(figsize=(7.5, 3))
+    figure, ax = plt.subplots(figsize=(9, 3))
     names = {"classes": "knows the classes", "facts": "knows every fact"}
     sns.barplot(recalls.assign(model=recalls.level.map(names)), x="source", y="mean_recall", hue="model", ax=ax)
-    ax.axhline(paper, color="black", linestyle="--", linewidth=1)
-    ax.annotate(f"paper's best, all sources: {paper:.2f}", (0.01, paper), xycoords=("axes fraction", "data"), ha="left", va="bottom", fontsize=8, backgroundcolor="white")
+    ax.axhline(paper, color="black", linestyle="--", linewidth=1, label=f"the paper's best, all sources: {paper:.2f}")
     ax.set(xlabel="queries of", ylabel="mean recall [%]", ylim=(0, 100))
-    ax.legend(title="a perfect model that", frameon=False, fontsize=8)
+    ax.legend(title="a perfect model that", frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     figure.tight_layout()
     return figure
