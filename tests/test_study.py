@@ -74,8 +74,8 @@ def test_harma_is_a_method_with_a_folder_of_its_own(studied):
     for notebook in ("03_train_stage2", "04_eval_retrieval"):
         status, output = studied.call("sarclip-run", notebook, "--profile", "tiny", "--method", "harma")
         assert status == 0, output[-3000:]
-    ours, theirs = (metrics(studied, f"sarclip-mini/{folder}/04_eval_retrieval") for folder in ("stage1", "stage1-harma"))
-    assert ours.keys() == theirs.keys() and ours != theirs
+    found = metrics(studied, "sarclip-mini/stage1-harma/04_eval_retrieval")
+    assert 0 <= found["retrieval/sarclip_1m/mean_recall"] <= 100 and found != metrics(studied, STEPS[4])
 
 
 def test_seed_repeats_the_study(studied):
@@ -89,12 +89,11 @@ def test_seed_repeats_the_study(studied):
 
 def test_killed_study_resumes_without_redoing_finished_steps(fresh):
     process = fresh.start(*STUDY)
-    done = fresh.runs / "tiny" / STEPS[1] / "metrics.json"
+    done, following = (fresh.runs / "tiny" / step for step in (f"{STEPS[1]}/metrics.json", STEPS[2]))
     deadline = time.monotonic() + 300
-    while not done.exists():
+    while not following.exists():    # Snakemake has seen the step before it end
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0][-3000:]
         time.sleep(0.2)
-    time.sleep(1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     stamp = done.stat().st_mtime_ns
