@@ -153,7 +153,7 @@ def common(arguments: argparse.Namespace, batch: int, warmup: int) -> list[str]:
     config = recipe(known(arguments.backbone))
     return ["--model", arguments.backbone, "--batch-size", str(batch), "--epochs", "1", "--lr", str(config.lr), "--warmup", str(warmup), "--wd", str(config.weight_decay),
             "--beta1", str(config.betas[0]), "--beta2", str(config.betas[1]), "--eps", str(config.eps), "--grad-clip-norm", str(config.grad_clip),
-            "--precision", "amp_bf16" if arguments.device == "cuda" else "fp32", "--device", arguments.device, "--logs", "none", "--log-every-n-steps", "1000000"]
+            "--precision", "amp_bf16" if arguments.device == "cuda" else "fp32", "--device", arguments.device, "--logs", str(arguments.folder / "logs"), "--log-every-n-steps", "1000000"]
 
 
 def train_ours(arguments: argparse.Namespace) -> dict:
