@@ -64,7 +64,7 @@ def write_shards(
                 header = tarfile.TarInfo(name)    # no time, no user: same data, same bytes
                 header.size = len(data)
                 tar.addfile(header, io.BytesIO(data))
-    for stale in set(Path(folder).glob(SHARD.format(part=part, number=0).replace("000000", "*"))) - set(shards): stale.unlink()
+    for stale in set(Path(folder).glob(f"{part}-*.tar")) - set(shards): stale.unlink()
     sizes = {name: n for name, n in _sizes(Path(folder)).items() if (Path(folder) / name).is_file()} | {path.name: min(samples, len(rows) - n * samples) for n, path in enumerate(shards)}
     if sizes: write_json(Path(folder) / "sizes.json", sizes)
     return shards

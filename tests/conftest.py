@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,17 @@ def studied(project: Project) -> Project:
 def fresh(tmp_path: Path) -> Project:
     "A copy for one test alone."
     return Project(tmp_path / "sarclip")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    "Sums in one order, whatever the machine."
+    import torch    # heavy: only the tests of training pay for it
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

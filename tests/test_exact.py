@@ -27,12 +27,7 @@ CAPTIONS = ["a ship", "a ship", "two ships near a harbor in the upper left of th
             "three tanks", "a SAR image of a T-72 main battle tank", "an aircraft in the centre", "a bridge", "a car", "two ships"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tokens(captions: list[str]) -> Tensor:

@@ -47,12 +47,7 @@ train(create("sarclip-mini"), toy(), CONFIG, sys.argv[1], progress=False, valida
 """
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def toy(seed: int = 0, kind: type = PairData) -> PairData:
