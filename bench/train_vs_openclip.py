@@ -53,7 +53,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--gpu-backbones", nargs="*", default=["RN50", "ViT-B-32", "ViT-L-14"], help="measured where a CUDA GPU is at hand")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--gpu-batch", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=4, help="steps a run on the CPU, of which the first is not timed")
+    parser.add_argument("--steps", type=int, default=7, help="steps a run on the CPU, of which the first two are not timed: memory is touched and kernels are chosen")
     parser.add_argument("--gpu-steps", type=int, default=40, help="steps a run on the GPU, of which the first ten are not timed")
     parser.add_argument("--rounds", type=int, default=2, help="how often the sides take turns")
     parser.add_argument("--agree-batch", type=int, default=8)
@@ -259,7 +259,7 @@ RUNS = {"openclip": train_openclip, "ours": train_ours, "ours, every caption": t
 def sizes(arguments: argparse.Namespace) -> tuple[int, int, int]:
     "Batch, steps, and how many steps at the start are not timed."
     if arguments.device == "cuda": return arguments.gpu_batch, arguments.gpu_steps, min(10, arguments.gpu_steps - 2)
-    return arguments.batch, arguments.steps, 1
+    return arguments.batch, arguments.steps, min(2, arguments.steps - 2)
 
 
 def known(backbone: str) -> str:
