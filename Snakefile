@@ -1,6 +1,7 @@
 # The notebook chain as a graph: one rule per numbered notebook, fanned out over backbones and inits.
 #   snakemake --cores all --config profile=real backbones="RN50 ViT-B-32"
 import os
+from glob import glob
 
 from sarclip.settings import ADOPTED, check, load_profile, released_weights
 
@@ -14,6 +15,13 @@ if MISSING: raise WorkflowError(f"profiles/{PROFILE}.yaml names released weights
 MAIN = profile["main_init"] if profile["main_init"] in INITS else INITS[0]    # ablations and exploration: one init, as in the paper
 
 MANIFESTS = [str(path) for path in ("data_manifest.yaml", "data_manifest.local.yaml") if os.path.exists(path)]    # the second: datasets of your own
+GPUS = os.environ["CUDA_VISIBLE_DEVICES"].split(",") if os.environ.get("CUDA_VISIBLE_DEVICES") else [str(i) for i in range(len(glob("/dev/nvidia[0-9]*")))]
+VARIANTS = []    # of the ablations, to be trained side by side where there are several devices (on a cluster: --config devices=8); elsewhere notebook 06 trains one after the other
+if int(config.get("devices") or len(GPUS)) > 1:
+    from sarclip.recipe import ablation_variants, configure    # takes seconds
+    ablations = check("06_ablations", {"profile": PROFILE})
+    VARIANTS = [name for name, variant in ablation_variants(configure(ablations), ablations.layers).items() if variant]
+
 THREADS = int(config.get("threads") or os.cpu_count())    # a training takes the machine; Snakemake lowers this to its --cores
 RUN = os.environ.get("SARCLIP_RUNS", "runs")
 BASE = f"{RUN}/{PROFILE}"
@@ -23,6 +31,11 @@ SHELL = f"sarclip-run {{params.notebook}} --profile {PROFILE} --run_dir {RUN}"
 MODEL = SHELL + " --backbone {wildcards.backbone} --init {wildcards.init}"
 LAUNCH = ("if [ {resources.gpu} -gt 1 ]; then torchrun --standalone --nproc_per_node {resources.gpu} -m sarclip.launch --stage {params.stage}"
           f" --profile {PROFILE} --run_dir {RUN} --backbone {{wildcards.backbone}} --init {{wildcards.init}}; fi && ")    # on several GPUs; the notebook then finds it done
+VARIANT = ("CUDA_VISIBLE_DEVICES={params.device} torchrun --standalone --nproc_per_node 1 -m sarclip.launch --variant {wildcards.variant}"
+           f" --profile {PROFILE} --run_dir {RUN} --backbone {{wildcards.backbone}} --init {{wildcards.init}}")
+
+
+def own_gpu(wildcards): return GPUS[VARIANTS.index(wildcards.variant) % len(GPUS)] if GPUS else ""
 
 
 def section(notebook):
@@ -97,8 +110,17 @@ rule eval_recognition:
     shell: MODEL
 
 
-rule ablations:
+rule ablation_variant:
     input: "nbs/06_ablations.ipynb", rules.train_stage1.output
+    output: temp(f"{STEP}/06_ablations/training/{{variant}}/model.safetensors")
+    params: device=own_gpu, **section("06_ablations")
+    threads: max(1, THREADS // max(1, len(GPUS)))    # one a GPU, side by side
+    resources: gpu=1
+    shell: VARIANT
+
+
+rule ablations:
+    input: "nbs/06_ablations.ipynb", rules.train_stage1.output, [f"{STEP}/06_ablations/training/{v}/model.safetensors" for v in VARIANTS]
     output: f"{STEP}/06_ablations/metrics.json"
     params: **section("06_ablations")
     threads: THREADS

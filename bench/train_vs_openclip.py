@@ -134,6 +134,8 @@ def train_openclip(arguments: argparse.Namespace) -> dict:
     from open_clip.loss import ClipLoss
     from open_clip_train.main import main as openclip_main
 
+    from sarclip.recipe import recipe
+
     batch, steps, warm = sizes(arguments)
     times, plain = [], ClipLoss.forward
     def timed(*inputs: object, **settings: object) -> object:
@@ -142,15 +144,12 @@ def train_openclip(arguments: argparse.Namespace) -> dict:
         return plain(*inputs, **settings)
     ClipLoss.forward = timed
     openclip_main(["--train-data", str(arguments.folder / f"{batch}x{steps}.csv"), "--dataset-type", "csv", "--csv-separator", ",", "--csv-img-key", "filepath",
-                   "--csv-caption-key", "caption", "--workers", str(arguments.workers), *common(arguments, batch, warmup=steps // 10)])
+                   "--csv-caption-key", "caption", "--workers", str(arguments.workers), *common(arguments, recipe(known(arguments.backbone)), batch, warmup=steps // 10)])
     return {"images_per_s": batch * (steps - 1 - warm) / (times[-1] - times[warm]), **peak(arguments)}
 
 
-def common(arguments: argparse.Namespace, batch: int, warmup: int) -> list[str]:
+def common(arguments: argparse.Namespace, config: object, batch: int, warmup: int) -> list[str]:
     "Settings of OpenCLIP's trainer that make it train as ours does."
-    from sarclip.recipe import recipe
-
-    config = recipe(known(arguments.backbone))
     return ["--model", arguments.backbone, "--batch-size", str(batch), "--epochs", "1", "--lr", str(config.lr), "--warmup", str(warmup), "--wd", str(config.weight_decay),
             "--beta1", str(config.betas[0]), "--beta2", str(config.betas[1]), "--eps", str(config.eps), "--grad-clip-norm", str(config.grad_clip),
             "--precision", "amp_bf16" if arguments.device == "cuda" else "fp32", "--device", arguments.device, "--logs", str(arguments.folder / "logs"), "--log-every-n-steps", "1000000"]
@@ -188,7 +187,7 @@ def train_ours(arguments: argparse.Namespace) -> dict:
 
 
 def train_ours_every_caption(arguments: argparse.Namespace) -> dict:
-    "Our trainer, encoding repeated captions as often as they come; tokens are still trimmed."
+    "Our trainer, encoding repeated captions as often as they come; padding is still left out."
     import torch
 
     import sarclip.model
@@ -215,7 +214,7 @@ def losses_openclip(arguments: argparse.Namespace) -> dict:
         losses.append(result["contrastive_loss"].item())
         return result
     ClipLoss.forward = kept
-    open_clip_train.main.main(["--train-data", "given", "--pretrained", str(start), *common(arguments, config.batch_size, warmup=config.max_steps // 10)])
+    open_clip_train.main.main(["--train-data", "given", "--pretrained", str(start), *common(arguments, config, config.batch_size, warmup=config.max_steps // 10)])
     return {"losses": losses}
 
 
@@ -227,12 +226,17 @@ def losses_ours(arguments: argparse.Namespace) -> dict:
 
 
 def agreement(arguments: argparse.Namespace) -> tuple:
-    "Model, data and settings of the comparison of losses: whole images, so that no crop is random."
+    """Model, data and settings of the comparison of losses: whole images, so that no crop is random.
+
+    The learning rate is what the recipe's warm-up of 1,000 steps has reached by then. At the peak, a fresh RN50 amplifies rounding until
+    two runs of any trainer differ.
+    """
     from sarclip.model import create
     from sarclip.recipe import recipe
+    whole = recipe(known(arguments.backbone))
     encoder = create(arguments.backbone, seed=0)
     data = our_data(arguments, encoder.image_size, arguments.agree_batch * arguments.agree_steps)
-    return encoder, data, recipe(known(arguments.backbone), batch_size=arguments.agree_batch, epochs=1, max_steps=arguments.agree_steps, crop_scale=(1.0, 1.0), shift=0.0, precision="float32")
+    return encoder, data, recipe(known(arguments.backbone), batch_size=arguments.agree_batch, epochs=1, max_steps=arguments.agree_steps, lr=whole.lr * min(1, arguments.agree_steps / whole.warmup_steps), crop_scale=(1.0, 1.0), shift=0.0, precision="float32")
 
 
 class SameBatches:

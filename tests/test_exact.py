@@ -106,6 +106,13 @@ def test_vit_agrees_with_open_clip():
     vit_agrees(make(VIT), batch(64, len(CAPTIONS)), CAPTIONS)
 
 
+@pytest.mark.parametrize("change", [{"pool_type": "avg"}, {"final_ln_after_pool": True}, {"attentional_pool": True}, {"ls_init_value": 0.1}, {"no_ln_pre": True}])
+def test_other_vits_encode_as_open_clip(change: dict):
+    "What the packed path does not cover is left to OpenCLIP, and what it covers stays equal."
+    model, images = make(VIT | {"vision_cfg": VIT["vision_cfg"] | change}).eval(), batch(64, 3)
+    with torch.no_grad(): assert (encode_image(model, images) - model.encode_image(images, normalize=True)).abs().max() < 1e-6
+
+
 def test_resnet_is_as_exact_as_open_clip():
     resnet_agrees(make(RESNET), [batch(64, len(CAPTIONS), seed) for seed in range(3)], CAPTIONS)
 

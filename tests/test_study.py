@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import time
 
@@ -61,6 +62,18 @@ def test_snakemake_fans_out_over_backbones_and_inits(studied):
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", output, re.M))
     assert jobs == {"all": "1", "train_stage1": "4", "train_stage2": "4", "eval_retrieval": "4", "eval_recognition": "4",
                     "ablations": "2", "explore": "2", "protocol": "2", "report": "1", "total": "24"}
+
+
+def test_ablations_train_side_by_side_where_there_are_devices(studied):
+    "With two devices each variant is a job of its own; the notebook finds all of them trained and measures what it would have measured alone."
+    step, again = "sarclip-mini/stage1/06_ablations", studied.folder / "runs_spread"
+    shutil.copytree(studied.runs, again)
+    shutil.rmtree(again / "tiny" / step)
+    status, output = studied.call("snakemake", "--cores", "2", "--nolock", "--config", "profile=tiny", "devices=2", "threads=1", "--", f"{again}/tiny/{step}/metrics.json", SARCLIP_RUNS=str(again))
+    assert status == 0, output[-3000:]
+    assert output.count("now run 06_ablations.ipynb") == 4    # text, image, both, last_1
+    assert json.loads((again / "tiny" / step / "metrics.json").read_text()) == metrics(studied, step)
+    assert not (again / "tiny" / step / "training").exists()
 
 
 def test_notebook_runs_alone_from_both_folders(studied):
