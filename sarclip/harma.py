@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['SharedAdapter', 'GatedAdapter', 'Harma', 'add_harma', 'train_only_adapters']
 
-# %% ../nbs/api/24_harma.ipynb #70008d2d
+# %% ../nbs/api/24_harma.ipynb #7b810ed2
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .model import Encoder, is_resnet
 
-# %% ../nbs/api/24_harma.ipynb #641a28a6
+# %% ../nbs/api/24_harma.ipynb #66e1d2a3
 class SharedAdapter(nn.Module):
     "The inner adapter through which a layer of the image tower and one of the text tower both pass."
 
@@ -85,7 +85,7 @@ def _blend(gate: Tensor, a: Tensor, b: Tensor) -> Tensor:
     share = torch.sigmoid(gate)
     return share * a + (1 - share) * b
 
-# %% ../nbs/api/24_harma.ipynb #2c81f8dd
+# %% ../nbs/api/24_harma.ipynb #2b67f8b7
 class Harma(nn.Module):
     "The adapters of both towers, hooked into a model's layers."
 
