@@ -30,7 +30,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .augment import augment, turnable
 from .checkpoint import States, weights_digest
 from .distributed import agree, average_gradients, over_all, own_part, rank, share_batchnorm, world
-from .hardware import kept_memory
+from .hardware import LARGEST_TOLD_APART, kept_memory
 from .harma import train_only_adapters
 from .loader import Batch, PairData, prefetch
 from .loss import LOSSES
@@ -170,8 +170,8 @@ def train(
     """
     if data.size != encoder.image_size: raise ValueError(f"images are {data.size} px wide, {encoder.backbone} takes {encoder.image_size} px; load them at that size")
     writes = out_dir is not None and rank() == 0
-    keep = contextlib.nullcontext if is_resnet(encoder.model) else kept_memory    # a ResNet's activations come in many sizes: kept, they would fall to pieces and take a fifth more
-    with keep(), _numerics(encoder.device, config):
+    largest = LARGEST_TOLD_APART if is_resnet(encoder.model) else None    # all of a ResNet's, kept, took a fifth more than it needs
+    with kept_memory(largest), _numerics(encoder.device, config):
         states = None if out_dir is None else States(Path(out_dir) / "states", _identity(encoder, data, config), config.keep_last)
         total = total_steps(data, config)
         _prepare(encoder, config)
