@@ -31,11 +31,11 @@ SHELL = f"sarclip-run {{params.notebook}} --profile {PROFILE} --run_dir {RUN}"
 MODEL = SHELL + " --backbone {wildcards.backbone} --init {wildcards.init}"
 LAUNCH = ("if [ {resources.gpu} -gt 1 ]; then torchrun --standalone --nproc_per_node {resources.gpu} -m sarclip.launch --stage {params.stage}"
           f" --profile {PROFILE} --run_dir {RUN} --backbone {{wildcards.backbone}} --init {{wildcards.init}}; fi && ")    # on several GPUs; the notebook then finds it done
-VARIANT = ("CUDA_VISIBLE_DEVICES={params.device} torchrun --standalone --nproc_per_node 1 -m sarclip.launch --variant {wildcards.variant}"
+VARIANT = ("{params.device}torchrun --standalone --nproc_per_node 1 -m sarclip.launch --variant {wildcards.variant}"
            f" --profile {PROFILE} --run_dir {RUN} --backbone {{wildcards.backbone}} --init {{wildcards.init}}")
 
 
-def own_gpu(wildcards): return GPUS[VARIANTS.index(wildcards.variant) % len(GPUS)] if GPUS else ""
+def own_gpu(wildcards): return f"CUDA_VISIBLE_DEVICES={GPUS[VARIANTS.index(wildcards.variant) % len(GPUS)]} " if GPUS else ""
 
 
 def section(notebook):
