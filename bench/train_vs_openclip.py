@@ -187,13 +187,14 @@ def train_ours(arguments: argparse.Namespace) -> dict:
 
 
 def train_ours_every_caption(arguments: argparse.Namespace) -> dict:
-    "Our trainer, encoding repeated captions as often as they come; padding is still left out."
+    "Our trainer, encoding each caption as often as it comes and each from its first word; padding is still left out."
     import torch
 
     import sarclip.model
     def every(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return tokens[:, :int(tokens.argmax(-1).max()) + 1], torch.arange(len(tokens), device=tokens.device)
     sarclip.model.distinct_captions = every
+    sarclip.model.shared_with_above = lambda tokens: torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
     return train_ours(arguments)
 
 

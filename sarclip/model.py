@@ -34,7 +34,7 @@ from safetensors.torch import load_file, save_file
 
 from .batchnorm import use_exact_statistics
 from .files import atomic_path, write_json
-from .packing import Rows, packable, read_tokens
+from .packing import Rows, packable, read_tokens, shared_with_above
 
 # %% ../nbs/api/23_model.ipynb #1714d79a
 BACKBONES = ("sarclip-mini", "RN50", "ViT-B-32", "ViT-L-14")    # ours, then the paper's
@@ -292,7 +292,7 @@ def _class_tokens(tower: VisionTransformer, images: Tensor) -> Tensor:
     "OpenCLIP's ViT; in its last block only the class token, which comes first, is computed."
     x = tower._embeds(images)
     n, length, _ = x.shape
-    x = read_tokens(tower.transformer, x.flatten(0, 1), Rows(n, length, None, None), torch.arange(0, n * length, length, device=x.device), causal=False)
+    x = read_tokens(tower.transformer, x.flatten(0, 1), Rows(n, length, None, None, None), torch.zeros(n, dtype=torch.long, device=x.device), causal=False)
     x = tower.ln_post(x)
     return x if tower.proj is None else x @ tower.proj
 
@@ -300,14 +300,14 @@ def encode_text(
     model: nn.Module,    # OpenCLIP's CLIP
     tokens: Tensor,      # int (B, L) from the tokenizer
 ) -> Tensor:             # (B, D), rows of length one
-    "Text features, equal to OpenCLIP's: each distinct caption once, and no padding."
+    "Text features, equal to OpenCLIP's: each distinct caption once, what captions have in common at their beginning once, and no padding."
     distinct, caption = distinct_captions(tokens)
     return encode_distinct(model, distinct).index_select(0, caption)    # not [caption], whose backward adds in no fixed order
 
 def distinct_captions(
     tokens: Tensor,                # int (B, L) from the tokenizer
 ) -> tuple[Tensor, Tensor]:        # (U, L) captions that differ, cut after the longest; (B,) which of them each row is
-    "Drop repeated captions, and the padding that all of them share."
+    "Drop repeated captions, and the padding that all of them share; sorted, so that captions that begin alike are neighbours."
     distinct, caption = torch.unique(tokens, dim=0, return_inverse=True)
     return distinct[:, :int(distinct.argmax(-1).max()) + 1], caption    # the end-of-text token has the highest id
 
@@ -315,16 +315,16 @@ def encode_distinct(
     model: nn.Module,    # OpenCLIP's CLIP
     tokens: Tensor,      # int (U, L), any length that holds each caption's end-of-text token
 ) -> Tensor:             # (U, D), rows of length one
-    "Text features of captions as they come, without looking for repeats."
+    "Text features of captions as they come; what a caption has in common with the one above at its beginning is computed once."
     whole = not packable(model.transformer) or model.text_pool_type != "argmax"
     return F.normalize((_padded_text if whole else _end_tokens)(model, tokens) @ model.text_projection, dim=-1)
 
 def _end_tokens(model: nn.Module, tokens: Tensor) -> Tensor:
-    "OpenCLIP's text tower without padding; in its last block only the end-of-text token is computed."
-    lengths = tokens.argmax(-1) + 1
-    rows = Rows.of(lengths)
+    "OpenCLIP's text tower without padding, captions' common beginnings once; in its last block only the end-of-text token is computed."
+    last = tokens.argmax(-1)
+    rows = Rows.of(last + 1, shared_with_above(tokens))
     x = rows.together(_embed(model, tokens[:, :rows.longest]))
-    return model.ln_final(read_tokens(model.transformer, x, rows, lengths.cumsum(0) - 1, causal=True))
+    return model.ln_final(read_tokens(model.transformer, x, rows, last, causal=True))
 
 def _padded_text(model: nn.Module, tokens: Tensor) -> Tensor:
     "OpenCLIP's text tower as it is, for one with something hooked into its blocks."

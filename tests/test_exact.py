@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sarclip import compat  # noqa: F401  before open_clip
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -18,7 +19,8 @@ from sarclip.batchnorm import use_exact_statistics
 from sarclip.harma import add_harma
 from sarclip.loss import LOSSES
 from sarclip.microbatch import backward_in_chunks, checkpoint_activations, freeze_statistics
-from sarclip.model import Release, create, encode_image, encode_text, is_resnet, load_checkpoint, save_checkpoint, starting_point
+from sarclip.model import Release, create, encode_distinct, encode_image, encode_text, is_resnet, load_checkpoint, save_checkpoint, starting_point
+from sarclip.packing import Rows
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
 VIT = {"embed_dim": 64, "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}, "text_cfg": TEXT}
@@ -111,6 +113,33 @@ def test_other_vits_encode_as_open_clip(change: dict):
     "What the packed path does not cover is left to OpenCLIP, and what it covers stays equal."
     model, images = make(VIT | {"vision_cfg": VIT["vision_cfg"] | change}).eval(), batch(64, 3)
     with torch.no_grad(): assert (encode_image(model, images) - model.encode_image(images, normalize=True)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_captions_that_begin_alike_are_encoded_as_open_clip_does(seed: int):
+    "Sorted or not, with repeats, and one caption the beginning of another."
+    rng, model = np.random.default_rng(seed), make(VIT)
+    words = [rng.integers(1, 4, rng.integers(0, 9)).tolist() for _ in range(20)]
+    rows = torch.zeros(24, model.context_length, dtype=torch.long)
+    for row, caption in zip(rows, words + words[:4]): row[:len(caption) + 2] = torch.tensor([model.vocab_size - 2, *caption, model.vocab_size - 1])
+    weight = torch.randn(24, model.text_projection.shape[1], generator=torch.Generator().manual_seed(seed))
+    parameters = [p for name, p in model.named_parameters() if not name.startswith("visual") and name != "logit_scale"]
+    wanted = torch.autograd.grad((model.encode_text(rows, normalize=True) * weight).sum(), parameters)
+    for encode in (encode_text, encode_distinct):
+        ours = encode(model, rows)
+        assert (ours - model.encode_text(rows, normalize=True)).abs().max() < 1e-5
+        found = torch.autograd.grad((ours * weight).sum(), parameters)
+        assert apart(dict(enumerate(found)), dict(enumerate(wanted))) <= 1e-5
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CPU adds bfloat16 in float32 by itself; on a GPU this can fail")
+def test_gradients_of_a_shared_token_are_added_in_float32():
+    "Added in bfloat16, 512 equal parts stop growing halfway."
+    n = 512
+    rows = Rows.of(torch.full((n,), 2, device="cuda"), torch.tensor([0] + [1] * (n - 1), device="cuda"))
+    x = torch.zeros(n + 1, 1, dtype=torch.bfloat16, device="cuda", requires_grad=True)
+    rows.apart(x).backward(torch.full((n, 2, 1), 1 / n, dtype=torch.bfloat16, device="cuda"))
+    assert x.grad[0] == 1 and (x.grad[1:] == 1 / n).all()
 
 
 def test_resnet_is_as_exact_as_open_clip():
