@@ -243,4 +243,4 @@ def preprocess(
 ) -> torch.Tensor:                     # float32 (B, 3, S, S)
     "Scale to 0…1, repeat gray to three channels and normalise."
     centre, spread = (torch.tensor(v, dtype=torch.float32, device=images.device).view(1, 3, 1, 1) * 255 for v in (mean, std))
-    return (images.float() - centre) / spread
+    return (images.float() - centre).div_(spread)
