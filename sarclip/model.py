@@ -49,9 +49,10 @@ def check_backbone(
         names = {k.lower(): k for k in (*known, *BACKBONES)}
         close = difflib.get_close_matches(name.lower(), [k.lower() for k in BACKBONES], n=1) or difflib.get_close_matches(name.lower(), names, n=1)
         hint = f"did you mean {names[close[0]]!r}? " if close else ""
-        raise ValueError(f"unknown backbone {name!r}: {hint}The study uses {', '.join(BACKBONES)}; any OpenCLIP name works")
+        raise ValueError(f"unknown backbone {name!r}: {hint}The study uses {', '.join(BACKBONES)}; any OpenCLIP name with CLIP's text tower works")
     config = open_clip.get_model_config(name)
-    if "multimodal_cfg" in config or config.get("custom_text") or "hf_model_name" in config["text_cfg"]:
+    text = config["text_cfg"]
+    if "multimodal_cfg" in config or config.get("custom_text") or "hf_model_name" in text or text.get("no_causal_mask") or text.get("pool_type", "argmax") != "argmax":
         raise ValueError(f"backbone {name!r} has no text tower like CLIP's; choose one of {', '.join(BACKBONES)}")
     return name
 
@@ -315,8 +316,8 @@ def encode_distinct(
     model: nn.Module,    # OpenCLIP's CLIP
     tokens: Tensor,      # int (U, L), any length that holds each caption's end-of-text token
 ) -> Tensor:             # (U, D), rows of length one
-    "Text features of captions as they come; what a caption has in common with the one above at its beginning is computed once."
-    whole = not packable(model.transformer) or model.text_pool_type != "argmax"
+    "Text features of captions as they come; a beginning in common with the caption above is computed once, unless something is hooked into the tower."
+    whole = not packable(model.transformer)
     return F.normalize((_padded_text if whole else _end_tokens)(model, tokens) @ model.text_projection, dim=-1)
 
 def _end_tokens(model: nn.Module, tokens: Tensor) -> Tensor:

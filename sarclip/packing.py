@@ -24,7 +24,7 @@ class Rows:
     n: int                    # sequences
     longest: int              # tokens of the longest
     inside: Tensor | None     # bool (n, longest), which places of the rows hold a token; None where all do
-    token: Tensor | None      # int (n · longest,), which of the T tokens each place shows, any in a gap; None where place i shows token i
+    token: Tensor | None      # int (n · longest,), which of the T tokens each place shows, in a gap any of them; None where place i shows token i
     place: Tensor | None      # int (T,), the first place that shows each token; None where it is its own
 
     @classmethod
@@ -32,8 +32,9 @@ class Rows:
         lengths: Tensor,      # int (n,), tokens of each sequence
         shared: Tensor,       # int (n,), tokens that each has in common with the one above, see `shared_with_above`
     ) -> "Rows":
-        "Rows for sequences of any length, in a tower that looks backwards only where they share tokens."
+        "Rows for sequences of any length. They may share tokens only in a tower that looks backwards."
         longest = int(lengths.max())
+        shared = torch.minimum(shared, F.pad(lengths[:-1], (1, 0)))    # what follows the end of the one above is not its own
         column = torch.arange(longest, device=lengths.device)
         inside = column < lengths[:, None]
         new = inside & (column >= shared[:, None])
@@ -43,7 +44,7 @@ class Rows:
 
     def apart(self,
         x: Tensor,            # (T, C), one token after the other
-    ) -> Tensor:              # (n, longest, C), some token in each gap
+    ) -> Tensor:              # (n, longest, C), some token in each gap, which must not be looked at
         "Lay the tokens out in rows."
         if self.token is not None: x = x.to(torch.promote_types(x.dtype, torch.float32)).index_select(0, self.token).to(x.dtype)    # adding a token's gradients in bfloat16 would lose them
         return x.view(self.n, self.longest, -1)
@@ -99,8 +100,8 @@ def _block(block: ResidualAttentionBlock, x: Tensor, rows: Rows, causal: bool) -
 def _last_block(block: ResidualAttentionBlock, x: Tensor, rows: Rows, read: Tensor, causal: bool) -> Tensor:
     """One block of which one token a sequence is wanted.
 
-    With one query, keys need no forming: q · (K x + b) = (Kᵀ q) · x + q · b, of which the softmax does not see the last, and the mean of
-    V x + c is V times the mean of x, plus c. The heads then ask the same tokens different questions.
+    With one query, keys need no forming: q · (K x + b) = (Kᵀ q) · x + q · b, and q · b is the same for every token, so that the softmax
+    ignores it. Nor do values: the mean of V x + c is V times the mean of x, plus c. The heads then ask the same tokens different questions.
     """
     attention, normal, read = block.attn, block.ln_1(x), rows.number(read)
     ask, key, value = attention.in_proj_weight.unflatten(0, (3, attention.num_heads, -1))    # (heads, C / heads, C) each

@@ -12,6 +12,7 @@ import torch
 from open_clip.loss import ClipLoss
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sarclip import model as sarclip_model
 from sarclip.augment import Augmentation, augment, crop_boxes, sample_boxes, turnable
@@ -116,30 +117,48 @@ def test_other_vits_encode_as_open_clip(change: dict):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_captions_that_begin_alike_are_encoded_as_open_clip_does(seed: int):
-    "Sorted or not, with repeats, and one caption the beginning of another."
+def test_captions_that_begin_alike_are_encoded_as_open_clip_does(seed: int, monkeypatch: pytest.MonkeyPatch):
+    "Sorted or not, with repeats, with one caption the beginning of another, and one as long as the tower takes."
     rng, model = np.random.default_rng(seed), make(VIT)
-    words = [rng.integers(1, 4, rng.integers(0, 9)).tolist() for _ in range(20)]
-    rows = torch.zeros(24, model.context_length, dtype=torch.long)
-    for row, caption in zip(rows, words + words[:4]): row[:len(caption) + 2] = torch.tensor([model.vocab_size - 2, *caption, model.vocab_size - 1])
-    weight = torch.randn(24, model.text_projection.shape[1], generator=torch.Generator().manual_seed(seed))
+    for name, p in model.named_parameters():
+        if name.endswith("bias"): nn.init.normal_(p, std=0.1)
+    words = [rng.integers(1, 4, rng.integers(0, 9)).tolist() for _ in range(20)] + [rng.integers(1, 4, 75).tolist()]
+    words = [caption for caption in words for _ in range(rng.integers(1, 3))]
+    rows = torch.zeros(len(words), model.context_length, dtype=torch.long)
+    for row, caption in zip(rows, words): row[:len(caption) + 2] = torch.tensor([model.vocab_size - 2, *caption, model.vocab_size - 1])
+    weight = torch.randn(len(rows), model.text_projection.shape[1], generator=torch.Generator().manual_seed(seed))
     parameters = [p for name, p in model.named_parameters() if not name.startswith("visual") and name != "logit_scale"]
-    wanted = torch.autograd.grad((model.encode_text(rows, normalize=True) * weight).sum(), parameters)
+    theirs = model.encode_text(rows, normalize=True)
+    wanted = torch.autograd.grad((theirs * weight).sum(), parameters)
+    computed, plain_read = [], sarclip_model.read_tokens
+    monkeypatch.setattr(sarclip_model, "read_tokens", lambda transformer, x, *rest, **named: computed.append(len(x)) or plain_read(transformer, x, *rest, **named))
     for encode in (encode_text, encode_distinct):
         ours = encode(model, rows)
-        assert (ours - model.encode_text(rows, normalize=True)).abs().max() < 1e-5
+        assert (ours - theirs).abs().max() < 1e-5
         found = torch.autograd.grad((ours * weight).sum(), parameters)
         assert apart(dict(enumerate(found)), dict(enumerate(wanted))) <= 1e-5
+    beginnings = {tuple(caption[:k]) for caption in words for k in range(len(caption) + 1)} | {(*caption, None) for caption in words}
+    assert computed[0] == len(beginnings) < computed[1] < sum(len(caption) + 2 for caption in words)    # sorted, all is found
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CPU adds bfloat16 in float32 by itself; on a GPU this can fail")
+def test_a_row_shows_no_gap_of_the_row_above():
+    "Tokens behind the end of a caption are not its own, whatever they are."
+    model = make(VIT)
+    rows = torch.tensor([[1, 5, 3, 0], [1, 5, 3, 9], [1, 5, 3, 9]])    # the highest number ends a caption
+    assert (encode_distinct(model, rows) - torch.cat([encode_distinct(model, row[None]) for row in rows])).abs().max() < 1e-6
+
+
 def test_gradients_of_a_shared_token_are_added_in_float32():
-    "Added in bfloat16, 512 equal parts stop growing halfway."
-    n = 512
-    rows = Rows.of(torch.full((n,), 2, device="cuda"), torch.tensor([0] + [1] * (n - 1), device="cuda"))
-    x = torch.zeros(n + 1, 1, dtype=torch.bfloat16, device="cuda", requires_grad=True)
-    rows.apart(x).backward(torch.full((n, 2, 1), 1 / n, dtype=torch.bfloat16, device="cuda"))
-    assert x.grad[0] == 1 and (x.grad[1:] == 1 / n).all()
+    "In bfloat16, on a GPU, a few hundred equal parts stop growing halfway."
+    class Added(TorchDispatchMode):
+        def __torch_dispatch__(self, operator: Callable, types: object, inputs: tuple = (), options: dict | None = None) -> object:
+            if "index_add" in str(operator) or "scatter_add" in str(operator): kinds.add(inputs[0].dtype)
+            return operator(*inputs, **(options or {}))
+    kinds = set()
+    x = torch.zeros(4, 1, dtype=torch.bfloat16, requires_grad=True)
+    y = Rows.of(torch.tensor([2, 2, 2]), torch.tensor([0, 1, 1])).apart(x)
+    with Added(): y.backward(torch.ones_like(y))
+    assert kinds == {torch.float32} and x.grad.dtype == torch.bfloat16 and x.grad[:, 0].tolist() == [3, 1, 1, 1]
 
 
 def test_resnet_is_as_exact_as_open_clip():
