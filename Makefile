@@ -16,7 +16,7 @@ export SARCLIP_DATA := $(abspath $(DATA))
 endif
 
 NUMBERED := $(sort $(wildcard nbs/*.ipynb))
-API := $(sort $(wildcard nbs/api/*.ipynb nbs/api/formats/*.ipynb))
+API := $(sort $(wildcard nbs/api/*/*.ipynb nbs/api/*/*/*.ipynb))
 IN_PLACE := jupyter execute --inplace
 
 # Other people's readers and metrics, which tests compare ours with; what they need beyond what is there, those parts do not use.

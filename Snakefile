@@ -3,7 +3,7 @@
 import os
 from glob import glob
 
-from sarclip.settings import ADOPTED, check, load_profile, released_weights
+from sarclip.core.settings import ADOPTED, check, load_profile, released_weights
 
 PROFILE = config.get("profile", "mini")
 profile = load_profile(PROFILE)
@@ -18,7 +18,7 @@ MANIFESTS = [str(path) for path in ("data_manifest.yaml", "data_manifest.local.y
 GPUS = os.environ["CUDA_VISIBLE_DEVICES"].split(",") if os.environ.get("CUDA_VISIBLE_DEVICES") else [str(i) for i in range(len(glob("/dev/nvidia[0-9]*")))]
 VARIANTS = []    # of the ablations, to be trained side by side where there are several devices (on a cluster: --config devices=8); elsewhere notebook 06 trains one after the other
 if int(config.get("devices") or len(GPUS)) > 1:
-    from sarclip.recipe import ablation_variants, configure    # takes seconds
+    from sarclip.training.recipe import ablation_variants, configure    # takes seconds
     ablations = check("06_ablations", {"profile": PROFILE})
     VARIANTS = [name for name, variant in ablation_variants(configure(ablations), ablations.layers).items() if variant]
 
@@ -29,9 +29,9 @@ DATA = f"{BASE}/data"
 STEP = f"{BASE}/{{backbone}}/{{init}}"
 SHELL = f"sarclip-run {{params.notebook}} --profile {PROFILE} --run_dir {RUN}"
 MODEL = SHELL + " --backbone {wildcards.backbone} --init {wildcards.init}"
-LAUNCH = ("if [ {resources.gpu} -gt 1 ]; then torchrun --standalone --nproc_per_node {resources.gpu} -m sarclip.launch --stage {params.stage}"
+LAUNCH = ("if [ {resources.gpu} -gt 1 ]; then torchrun --standalone --nproc_per_node {resources.gpu} -m sarclip.study.launch --stage {params.stage}"
           f" --profile {PROFILE} --run_dir {RUN} --backbone {{wildcards.backbone}} --init {{wildcards.init}}; fi && ")    # on several GPUs; the notebook then finds it done
-VARIANT = ("{params.device}torchrun --standalone --nproc_per_node 1 -m sarclip.launch --variant {wildcards.variant}"
+VARIANT = ("{params.device}torchrun --standalone --nproc_per_node 1 -m sarclip.study.launch --variant {wildcards.variant}"
            f" --profile {PROFILE} --run_dir {RUN} --backbone {{wildcards.backbone}} --init {{wildcards.init}}")
 
 

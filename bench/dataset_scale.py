@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from sarclip.formats.common import save_bytes
-from sarclip.manifest import Manifest, Release, SplitRule, load_manifest
+from sarclip.data.formats.common import save_bytes
+from sarclip.data.manifest import Manifest, Release, SplitRule, load_manifest
 
 SIZES = {    # training images in Table I, and the reader that the benchmark gives each source
     "mstar": (3_046, "class_folders"), "sarsim": (21_168, "class_folders"), "opensarship": (26_679, "class_folders"), "sample": (5_380, "class_folders"),
@@ -86,8 +86,8 @@ def write_sources(folder: Path, times: int) -> None:
 
 def build(folder: Path) -> None:
     "What is measured, in a process of its own: read, caption, write."
-    from sarclip.build import build_tables
-    from sarclip.pairs import write_table
+    from sarclip.captions.build import build_tables
+    from sarclip.captions.pairs import write_table
 
     sources = manifest()
     records, pairs = build_tables(sources, dict.fromkeys(sources.datasets, "bench"), folder, seed=0, workers=CORES, check_files=False)

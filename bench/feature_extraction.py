@@ -16,12 +16,12 @@ import pandas as pd
 import torch
 from PIL import Image
 
-import sarclip.compat    # before open_clip: it imports torchvision
+import sarclip.core.compat    # before open_clip: it imports torchvision
 import open_clip
-from sarclip.features import image_features
-from sarclip.loader import load_images
-from sarclip.model import create
-from sarclip.records import Record, records_to_frame
+from sarclip.evaluation.features import image_features
+from sarclip.training.loader import load_images
+from sarclip.models.factory import create
+from sarclip.core.records import Record, records_to_frame
 
 IMAGES, BATCH, WORKERS, ROUNDS, BACKBONE = 1_024, 64, 0, 3, "sarclip-mini"
 

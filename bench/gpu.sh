@@ -39,8 +39,8 @@ check() {    # before anything long: is everything there, and on what does this 
   "$PYTHON" - "$OUT/hardware.json" <<'PY'
 import importlib.metadata, json, sys
 import torch
-import sarclip.train, open_clip_train.data, papermill    # noqa: E401,F401  in this order; each says by itself what is missing
-from sarclip.hardware import hardware_name
+import sarclip.training.train, open_clip_train.data, papermill    # noqa: E401,F401  in this order; each says by itself what is missing
+from sarclip.core.hardware import hardware_name
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 found = {"device": hardware_name(device), "cuda": torch.version.cuda, "memory_gib": round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1) if device.type == "cuda" else None,
          "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "open_clip_torch")}}

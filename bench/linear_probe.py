@@ -13,19 +13,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sarclip.files import project_root
-from sarclip.linear_head import HeadConfig, linear_head
-from sarclip.recognition import linear_probe
+from sarclip.core.files import project_root
+from sarclip.evaluation.linear_head import HeadConfig, linear_head
+from sarclip.evaluation.recognition import linear_probe
 
 TRAIN, TEST, WIDTH, SIZE = 2_747, 2_425, 768, 64
 
 
 def real_chips(run: Path) -> tuple[np.ndarray, list[str], np.ndarray, list[str]]:
     "The chips of MSTAR-SOC from a run of the real profile."
-    from sarclip.loader import load_images
-    from sarclip.manifest import evaluation_parts, load_manifest
-    from sarclip.pairs import read_table
-    from sarclip.records import frame_to_records
+    from sarclip.training.loader import load_images
+    from sarclip.data.manifest import evaluation_parts, load_manifest
+    from sarclip.captions.pairs import read_table
+    from sarclip.core.records import frame_to_records
 
     table = read_table(run / "data" / "01_build_dataset" / "records.parquet").set_index("image_id", drop=False)
     parts = evaluation_parts(frame_to_records(table[table.dataset == "mstar"]), load_manifest().evaluations["mstar_soc"])

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from sarclip.retrieval import evaluate_retrieval
+from sarclip.evaluation.retrieval import evaluate_retrieval
 
 N, D, BLOCK = 20_628, 768, 4096
 

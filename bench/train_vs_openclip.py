@@ -1,7 +1,7 @@
 """Our trainer against OpenCLIP's own (`open_clip_train.main`): same model, images, captions, batch, precision and machine.
 
 Each run is a process of its own, and the sides take turns. OpenCLIP reads the image files with its workers, ours reads the same files
-into its cache once. Generated images, captioned by sarclip.captions, sources in the proportions of Table I.
+into its cache once. Generated images, captioned by sarclip.captions.templates, sources in the proportions of Table I.
 Needs the extras of OpenCLIP's trainer: pip install "open_clip_torch[training]" (webdataset is what it misses first).
 """
 import argparse
@@ -30,7 +30,7 @@ def main() -> None:
         return
     import torch
 
-    from sarclip.hardware import hardware_name
+    from sarclip.core.hardware import hardware_name
     with tempfile.TemporaryDirectory(prefix="train_vs_openclip_") as folder:
         arguments.folder = Path(folder)
         distinct = write_data(arguments)
@@ -77,11 +77,11 @@ def write_data(arguments: argparse.Namespace) -> float:
     """
     from PIL import Image
 
-    from sarclip.captions import caption_record
-    from sarclip.imaging import centre_crop, to_uint8
-    from sarclip.manifest import load_manifest
-    from sarclip.readers import load_pixels
-    from sarclip.sources import generate, read_records, read_sources
+    from sarclip.captions.templates import caption_record
+    from sarclip.data.imaging import centre_crop, to_uint8
+    from sarclip.data.manifest import load_manifest
+    from sarclip.data.readers import load_pixels
+    from sarclip.data.sources import generate, read_records, read_sources
 
     folder, rng = arguments.folder, np.random.default_rng(0)
     n = max(arguments.batch * arguments.steps, arguments.agree_batch * arguments.agree_steps, 2 * arguments.memory_batch)
@@ -113,8 +113,8 @@ def csv(pairs: pd.DataFrame, n: int) -> pd.DataFrame:
 
 def our_data(arguments: argparse.Namespace, size: int, n: int) -> object:
     "The first n pairs as our trainer takes them, and how long reading the image files took."
-    from sarclip.loader import PairData, load_images
-    from sarclip.records import Record, records_to_frame
+    from sarclip.training.loader import PairData, load_images
+    from sarclip.core.records import Record, records_to_frame
 
     pairs = csv(pd.read_parquet(arguments.folder / "pairs.parquet"), n)
     files = pairs.filepath.unique()
@@ -129,12 +129,12 @@ def our_data(arguments: argparse.Namespace, size: int, n: int) -> object:
 
 def train_openclip(arguments: argparse.Namespace) -> dict:
     "OpenCLIP's trainer as its users start it. Steps are timed from loss to loss."
-    import sarclip.model    # noqa: F401  before open_clip, which learns of sarclip-mini by it
+    import sarclip.models.factory    # noqa: F401  before open_clip, which learns of sarclip-mini by it
     import torch
     from open_clip.loss import ClipLoss
     from open_clip_train.main import main as openclip_main
 
-    from sarclip.recipe import recipe
+    from sarclip.training.recipe import recipe
 
     batch, steps, warm = sizes(arguments)
     times, plain = [], ClipLoss.forward
@@ -159,12 +159,12 @@ def train_ours(arguments: argparse.Namespace) -> dict:
     "Our trainer, with `train`'s own log."
     import torch
 
-    from sarclip.hardware import count_flops, hardware_name, peak_flops
-    from sarclip.loader import preprocess, to_tensor
-    from sarclip.loss import LOSSES
-    from sarclip.model import create, encode_image, encode_text
-    from sarclip.recipe import recipe
-    from sarclip.train import train
+    from sarclip.core.hardware import count_flops, hardware_name, peak_flops
+    from sarclip.training.loader import preprocess, to_tensor
+    from sarclip.training.loss import LOSSES
+    from sarclip.models.factory import create, encode_image, encode_text
+    from sarclip.training.recipe import recipe
+    from sarclip.training.train import train
 
     batch, steps, warm = sizes(arguments)
     encoder = create(arguments.backbone, device=arguments.device)
@@ -190,17 +190,17 @@ def train_ours_every_caption(arguments: argparse.Namespace) -> dict:
     "Our trainer, encoding each caption as often as it comes and each from its first word; padding is still left out."
     import torch
 
-    import sarclip.model
+    import sarclip.models.factory
     def every(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return tokens[:, :int(tokens.argmax(-1).max()) + 1], torch.arange(len(tokens), device=tokens.device)
-    sarclip.model.distinct_captions = every
-    sarclip.model.shared_with_above = lambda tokens: torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+    sarclip.models.factory.distinct_captions = every
+    sarclip.models.factory.shared_with_above = lambda tokens: torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
     return train_ours(arguments)
 
 
 def losses_openclip(arguments: argparse.Namespace) -> dict:
     "Losses of OpenCLIP's trainer, its data replaced by the batches that ours will see."
-    from sarclip.model import create, save_checkpoint    # before open_clip, which learns of sarclip-mini by it
+    from sarclip.models.factory import create, save_checkpoint    # before open_clip, which learns of sarclip-mini by it
 
     import open_clip_train.main
     from open_clip.loss import ClipLoss
@@ -221,7 +221,7 @@ def losses_openclip(arguments: argparse.Namespace) -> dict:
 
 def losses_ours(arguments: argparse.Namespace) -> dict:
     "Losses of our trainer on the same batches from the same weights."
-    from sarclip.train import train
+    from sarclip.training.train import train
     encoder, data, config = agreement(arguments)
     return {"losses": [entry["loss"] for entry in train(encoder, data, config, progress=False)]}
 
@@ -232,8 +232,8 @@ def agreement(arguments: argparse.Namespace) -> tuple:
     The learning rate is what the recipe's warm-up of 1,000 steps has reached by then. At the peak, a fresh RN50 amplifies rounding until
     two runs of any trainer differ.
     """
-    from sarclip.model import create
-    from sarclip.recipe import recipe
+    from sarclip.models.factory import create
+    from sarclip.training.recipe import recipe
     whole = recipe(known(arguments.backbone))
     encoder = create(arguments.backbone, seed=0)
     data = our_data(arguments, encoder.image_size, arguments.agree_batch * arguments.agree_steps)
@@ -251,7 +251,7 @@ class SameBatches:
     def __iter__(self) -> object:
         import torch
 
-        from sarclip.augment import augment
+        from sarclip.training.augment import augment
         for batch in self.data.batches(self.config.batch_size, self.config.seed, 0):
             images = augment(batch.images, torch.Generator().manual_seed(0), self.encoder.mean, self.encoder.std, self.config.augmentation)
             yield images, self.encoder.tokenizer(batch.captions)
@@ -269,7 +269,7 @@ def sizes(arguments: argparse.Namespace) -> tuple[int, int, int]:
 
 def known(backbone: str) -> str:
     "The backbone whose recipe is used."
-    from sarclip.recipe import RECIPES
+    from sarclip.training.recipe import RECIPES
     return backbone if backbone in RECIPES else "ViT-B-32"
 
 

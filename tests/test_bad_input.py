@@ -16,32 +16,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sarclip.files import unpack
-from sarclip.formats.atrnet import atrnet_path, write_atrnet
-from sarclip.formats.au_air import write_au_air
-from sarclip.formats.box_lines import write_box_lines
-from sarclip.formats.captions_csv import write_captions_csv
-from sarclip.formats.class_folders import write_class_folders
-from sarclip.formats.coco import write_coco
-from sarclip.formats.common import box_around, make_record
-from sarclip.formats.dota import dota_path, write_dota
-from sarclip.formats.fair1m import fair1m_path, write_fair1m
-from sarclip.formats.fair_csar import fair_csar_path, write_fair_csar
-from sarclip.formats.hrsc import write_hrsc
-from sarclip.formats.karpathy import write_karpathy
-from sarclip.formats.masks import write_masks
-from sarclip.formats.mstar import mstar_path, write_mstar, write_mstar_jpeg
-from sarclip.formats.opensarship import opensarship_path, write_opensarship
-from sarclip.formats.sample import sample_path, write_sample
-from sarclip.formats.sarlang import write_sarlang
-from sarclip.formats.sarsim import sarsim_path, write_sarsim
-from sarclip.formats.stanford import stanford_path, write_stanford
-from sarclip.formats.visdrone import visdrone_path, write_visdrone
-from sarclip.formats.voc import write_voc
-from sarclip.manifest import Dataset, Release, load_manifest
-from sarclip.problems import Problems
-from sarclip.readers import READERS, check_images, read_dataset
-from sarclip.records import Box, Record
+from sarclip.core.files import unpack
+from sarclip.data.formats.atrnet import atrnet_path, write_atrnet
+from sarclip.data.formats.au_air import write_au_air
+from sarclip.data.formats.box_lines import write_box_lines
+from sarclip.data.formats.captions_csv import write_captions_csv
+from sarclip.data.formats.class_folders import write_class_folders
+from sarclip.data.formats.coco import write_coco
+from sarclip.data.formats.common import box_around, make_record
+from sarclip.data.formats.dota import dota_path, write_dota
+from sarclip.data.formats.fair1m import fair1m_path, write_fair1m
+from sarclip.data.formats.fair_csar import fair_csar_path, write_fair_csar
+from sarclip.data.formats.hrsc import write_hrsc
+from sarclip.data.formats.karpathy import write_karpathy
+from sarclip.data.formats.masks import write_masks
+from sarclip.data.formats.mstar import mstar_path, write_mstar, write_mstar_jpeg
+from sarclip.data.formats.opensarship import opensarship_path, write_opensarship
+from sarclip.data.formats.sample import sample_path, write_sample
+from sarclip.data.formats.sarlang import write_sarlang
+from sarclip.data.formats.sarsim import sarsim_path, write_sarsim
+from sarclip.data.formats.stanford import stanford_path, write_stanford
+from sarclip.data.formats.visdrone import visdrone_path, write_visdrone
+from sarclip.data.formats.voc import write_voc
+from sarclip.data.manifest import Dataset, Release, load_manifest
+from sarclip.core.problems import Problems
+from sarclip.data.readers import READERS, check_images, read_dataset
+from sarclip.core.records import Box, Record
 
 GRAY = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
 SHIP, CAR = Box("ship", 1, 2, 9, 8), Box("car", 10, 1, 15, 11)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sarclip.captions import (CAPTION_PROFILES, REGIONS, TEMPLATES, admissible_facts, caption_record, claims, class_prompts, counted, facts_json,
+from sarclip.captions.templates import (CAPTION_PROFILES, REGIONS, TEMPLATES, admissible_facts, caption_record, claims, class_prompts, counted, facts_json,
                               plural, render, template_ids)
-from sarclip.manifest import load_manifest
-from sarclip.proofread import Harper, proofread, stated
-from sarclip.records import Box, Record
+from sarclip.data.manifest import load_manifest
+from sarclip.captions.proofread import Harper, proofread, stated
+from sarclip.core.records import Box, Record
 
 CLASSES = tuple(dict.fromkeys(name for dataset in load_manifest().datasets.values() for name in dataset.classes.values()))
 UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()

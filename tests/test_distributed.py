@@ -13,14 +13,14 @@ import torch
 
 from sarclip import compat  # noqa: F401  before open_clip
 import open_clip
-from sarclip.harma import add_harma
-from sarclip.loader import PairData
-from sarclip.model import Encoder, create, load_weights
-from sarclip.outputs import write_shards
-from sarclip.recipe import TrainConfig
-from sarclip.records import Record, records_to_frame
-from sarclip.shards import Shards
-from sarclip.train import train
+from sarclip.models.harma import add_harma
+from sarclip.training.loader import PairData
+from sarclip.models.factory import Encoder, create, load_weights
+from sarclip.captions.outputs import write_shards
+from sarclip.training.recipe import TrainConfig
+from sarclip.core.records import Record, records_to_frame
+from sarclip.training.shards import Shards
+from sarclip.training.train import train
 
 STEPS = 5
 RUNS = {    # what is trained, and how; two processes must not change any of it
@@ -59,8 +59,8 @@ torch.set_num_threads(1)
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from test_distributed import RUNS, Shards, STEPS, config, encoder, toy
-from sarclip.distributed import joined, rank
-from sarclip.train import train
+from sarclip.training.distributed import joined, rank
+from sarclip.training.train import train
 folder = Path(sys.argv[1])
 with joined("cpu"):
     for name, (kind, changes) in RUNS.items(): train(encoder(kind), toy(), config(**changes), folder / name, progress=False)
@@ -144,8 +144,8 @@ import torch
 torch.set_num_threads(1)
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_distributed import config, encoder, toy
-from sarclip.distributed import joined
-from sarclip.train import train
+from sarclip.training.distributed import joined
+from sarclip.training.train import train
 with joined("cpu"): train(encoder("vit"), toy(), config(max_steps=2000, epochs=2000), sys.argv[1], progress=False)
 """
 

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from sarclip.features import Features, as_arrays, load_features, metric_rows, save_features, stored_features
-from sarclip.interchange import encoder_from_file
-from sarclip.invariants import retrieval_invariants
-from sarclip.linear_head import HeadConfig, fit_head, interpolate, linear_head, text_head, zero_head
-from sarclip.model import create, save_checkpoint
-from sarclip.recognition import linear_probe, nearest_neighbours, text_classification
-from sarclip.retrieval import CLOSE, DIRECTIONS, KS, breakdown, evaluate_retrieval, query_table, summarise
+from sarclip.evaluation.features import Features, as_arrays, load_features, metric_rows, save_features, stored_features
+from sarclip.evaluation.interchange import encoder_from_file
+from sarclip.evaluation.invariants import retrieval_invariants
+from sarclip.evaluation.linear_head import HeadConfig, fit_head, interpolate, linear_head, text_head, zero_head
+from sarclip.models.factory import create, save_checkpoint
+from sarclip.evaluation.recognition import linear_probe, nearest_neighbours, text_classification
+from sarclip.evaluation.retrieval import CLOSE, DIRECTIONS, KS, breakdown, evaluate_retrieval, query_table, summarise
 
 # Each draw below seeds itself by its size, so that a test sees the same numbers alone, in any order and beside any other.
 

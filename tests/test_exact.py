@@ -14,14 +14,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sarclip import model as sarclip_model
-from sarclip.augment import Augmentation, augment, crop_boxes, sample_boxes, turnable
-from sarclip.batchnorm import use_exact_statistics
-from sarclip.harma import add_harma
-from sarclip.loss import LOSSES
-from sarclip.microbatch import backward_in_chunks, checkpoint_activations, freeze_statistics
-from sarclip.model import Release, create, encode_distinct, encode_image, encode_text, is_resnet, load_checkpoint, save_checkpoint, starting_point
-from sarclip.packing import Rows
+from sarclip.models import factory as sarclip_model
+from sarclip.training.augment import Augmentation, augment, crop_boxes, sample_boxes, turnable
+from sarclip.models.batchnorm import use_exact_statistics
+from sarclip.models.harma import add_harma
+from sarclip.training.loss import LOSSES
+from sarclip.training.microbatch import backward_in_chunks, checkpoint_activations, freeze_statistics
+from sarclip.models.factory import Release, create, encode_distinct, encode_image, encode_text, is_resnet, load_checkpoint, save_checkpoint, starting_point
+from sarclip.models.packing import Rows
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
 VIT = {"embed_dim": 64, "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}, "text_cfg": TEXT}

@@ -23,14 +23,14 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT
-from sarclip.fetch import BLOCK, Patience, fetch, fetch_file, verify, verify_table
-from sarclip.files import unpack
-from sarclip.formats.class_folders import write_class_folders
-from sarclip.formats.coco import write_coco
-from sarclip.formats.common import make_record
-from sarclip.manifest import Dataset, Release, ReleaseFile, load_manifest, prepare
-from sarclip.readers import READERS
-from sarclip.records import Box
+from sarclip.data.fetch import BLOCK, Patience, fetch, fetch_file, verify, verify_table
+from sarclip.core.files import unpack
+from sarclip.data.formats.class_folders import write_class_folders
+from sarclip.data.formats.coco import write_coco
+from sarclip.data.formats.common import make_record
+from sarclip.data.manifest import Dataset, Release, ReleaseFile, load_manifest, prepare
+from sarclip.data.readers import READERS
+from sarclip.core.records import Box
 
 BODY = np.random.default_rng(0).bytes(1_500_000)
 NO_WAIT = Patience(attempts=4, wait=0, timeout=5)
@@ -108,7 +108,7 @@ def test_part_is_kept_for_the_next_run(server, tmp_path):
 
 def test_process_killed_in_the_middle_leaves_a_part_that_the_next_one_completes(server, tmp_path):
     server.script = [{"cut": 600_000, "stall": 30}]
-    code = ("import sys; from pathlib import Path; from sarclip.fetch import fetch_file; from sarclip.manifest import ReleaseFile\n"
+    code = ("import sys; from pathlib import Path; from sarclip.data.fetch import fetch_file; from sarclip.data.manifest import ReleaseFile\n"
             "fetch_file(ReleaseFile(**eval(sys.argv[1])), Path(sys.argv[2]))")
     process = subprocess.Popen([sys.executable, "-c", code, repr(remote(server).model_dump()), str(tmp_path)], cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(ROOT)})
     part = tmp_path / "a.bin.part"
@@ -203,7 +203,7 @@ def test_endless_answer_is_stopped(server, tmp_path):
 
 
 def test_no_room(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("sarclip.fetch.shutil.disk_usage", lambda folder: SimpleNamespace(free=10))
+    monkeypatch.setattr("sarclip.data.fetch.shutil.disk_usage", lambda folder: SimpleNamespace(free=10))
     with pytest.raises(OSError, match="a.bin needs 1,500,000 more bytes in .*, which has 10 free"): fetch_file(remote(server), tmp_path)
 
 
@@ -356,7 +356,7 @@ def test_zip_bomb_is_refused_by_its_ratio(tmp_path):
     path = zip_of(data / "bomb.zip", "zeros", bytes(64 * 2**20))    # 64 MiB in 64 KiB
     with pytest.raises(ValueError, match="expands to more than"): unpack(path, tmp_path / "here", max_bytes=200 * path.stat().st_size)
     mine = dataset(Release(name="bomb", kind="repack", reader="class_folders", manual="x", files=[ReleaseFile(name="bomb.zip", sha256=hashlib.sha256(path.read_bytes()).hexdigest())]))
-    import sarclip.manifest as manifest
+    import sarclip.data.manifest as manifest
     assert manifest._room(path, tmp_path) < 2**30 + 200 * path.stat().st_size + 1    # the limit `prepare` sets
     assert prepare(mine, data, tmp_path / "ready").name == "bomb"                    # 64 MiB are still harmless
 

@@ -14,32 +14,32 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from PIL import Image
 
-from sarclip.formats.atrnet import atrnet_path, read_atrnet, write_atrnet
-from sarclip.formats.au_air import read_au_air, write_au_air
-from sarclip.formats.box_lines import read_box_lines, write_box_lines
-from sarclip.formats.captions_csv import read_captions_csv, write_captions_csv
-from sarclip.formats.class_folders import read_class_folders, write_class_folders
-from sarclip.formats.coco import read_coco, write_coco
-from sarclip.formats.common import box_around, make_record
-from sarclip.formats.dota import dota_path, read_dota, write_dota
-from sarclip.formats.fair1m import fair1m_path, read_fair1m, write_fair1m
-from sarclip.formats.fair_csar import fair_csar_path, read_fair_csar, write_fair_csar
-from sarclip.formats.hrsc import read_hrsc, write_hrsc
-from sarclip.formats.karpathy import read_karpathy, write_karpathy
-from sarclip.formats.masks import LOVEDA, boxes_of_mask, read_masks, write_masks
-from sarclip.formats.mstar import mstar_path, read_mstar, read_mstar_jpeg, read_phoenix, write_mstar, write_mstar_jpeg, write_phoenix
-from sarclip.formats.opensarship import opensarship_path, read_opensarship, write_opensarship
-from sarclip.formats.sample import read_sample, sample_path, write_sample
-from sarclip.formats.sarlang import read_sarlang, write_sarlang
-from sarclip.formats.sarsim import read_sarsim, sarsim_path, write_sarsim
-from sarclip.formats.stanford import read_stanford, write_stanford
-from sarclip.formats.tiff import read_tiff, write_tiff
-from sarclip.formats.visdrone import CLASSES as VISDRONE
-from sarclip.formats.visdrone import read_visdrone, visdrone_path, write_visdrone
-from sarclip.formats.voc import read_voc, write_voc
-from sarclip.imaging import picture
-from sarclip.readers import READERS, load_pixels
-from sarclip.records import Box, Record
+from sarclip.data.formats.atrnet import atrnet_path, read_atrnet, write_atrnet
+from sarclip.data.formats.au_air import read_au_air, write_au_air
+from sarclip.data.formats.box_lines import read_box_lines, write_box_lines
+from sarclip.data.formats.captions_csv import read_captions_csv, write_captions_csv
+from sarclip.data.formats.class_folders import read_class_folders, write_class_folders
+from sarclip.data.formats.coco import read_coco, write_coco
+from sarclip.data.formats.common import box_around, make_record
+from sarclip.data.formats.dota import dota_path, read_dota, write_dota
+from sarclip.data.formats.fair1m import fair1m_path, read_fair1m, write_fair1m
+from sarclip.data.formats.fair_csar import fair_csar_path, read_fair_csar, write_fair_csar
+from sarclip.data.formats.hrsc import read_hrsc, write_hrsc
+from sarclip.data.formats.karpathy import read_karpathy, write_karpathy
+from sarclip.data.formats.masks import LOVEDA, boxes_of_mask, read_masks, write_masks
+from sarclip.data.formats.mstar import mstar_path, read_mstar, read_mstar_jpeg, read_phoenix, write_mstar, write_mstar_jpeg, write_phoenix
+from sarclip.data.formats.opensarship import opensarship_path, read_opensarship, write_opensarship
+from sarclip.data.formats.sample import read_sample, sample_path, write_sample
+from sarclip.data.formats.sarlang import read_sarlang, write_sarlang
+from sarclip.data.formats.sarsim import read_sarsim, sarsim_path, write_sarsim
+from sarclip.data.formats.stanford import read_stanford, write_stanford
+from sarclip.data.formats.tiff import read_tiff, write_tiff
+from sarclip.data.formats.visdrone import CLASSES as VISDRONE
+from sarclip.data.formats.visdrone import read_visdrone, visdrone_path, write_visdrone
+from sarclip.data.formats.voc import read_voc, write_voc
+from sarclip.data.imaging import picture
+from sarclip.data.readers import READERS, load_pixels
+from sarclip.core.records import Box, Record
 
 # ---- what is drawn ----
 

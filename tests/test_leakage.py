@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sarclip.leakage import COPY, MAPS, audit, compare, copy_groups, drop_overlaps, find_copies, hold_out_scenes, overlap_metrics, overlap_sizes, shared_targets, texture
-from sarclip.manifest import evaluation_parts, load_manifest, prepare
-from sarclip.problems import Problems
-from sarclip.readers import read_dataset
-from sarclip.records import Box, Record
+from sarclip.data.leakage import COPY, MAPS, audit, compare, copy_groups, drop_overlaps, find_copies, hold_out_scenes, overlap_metrics, overlap_sizes, shared_targets, texture
+from sarclip.data.manifest import evaluation_parts, load_manifest, prepare
+from sarclip.core.problems import Problems
+from sarclip.data.readers import read_dataset
+from sarclip.core.records import Box, Record
 
 TONES = dict.fromkeys(("shown", "kept"), "none")
 

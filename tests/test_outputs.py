@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import sarclip.compat    # before open_clip: it imports torchvision
-from sarclip.manifest import load_manifest
-from sarclip.outputs import write_shards
-from sarclip.pairs import read_table
+import sarclip.core.compat    # before open_clip: it imports torchvision
+from sarclip.data.manifest import load_manifest
+from sarclip.captions.outputs import write_shards
+from sarclip.captions.pairs import read_table
 
 BUILT = "tiny/data/01_build_dataset"
 

@@ -15,8 +15,8 @@ import pytest
 
 pytest.importorskip("openai", reason="the optional package openai is not installed")
 
-from sarclip.llm import GIVE_UP, PROMPT, LanguageModel
-from sarclip.proofread import Harper, choose_proofreader, proofread
+from sarclip.captions.llm import GIVE_UP, PROMPT, LanguageModel
+from sarclip.captions.proofread import Harper, choose_proofreader, proofread
 
 NAMES = ("ship", "aircraft", "bridge")
 FAULTY = [f"A SAR image of {n} ship in the upper left." for n in range(2, 12)]    # each is mended by one letter
@@ -265,7 +265,7 @@ def test_a_refusal_is_not_repeated(serve, model, status):
 SCRIPT = """
 import sys
 from pathlib import Path
-from sarclip.llm import LanguageModel
+from sarclip.captions.llm import LanguageModel
 texts = [f"A SAR image of {n} ship in the upper left." for n in range(2, 12)]
 LanguageModel(sys.argv[1], "m", Path(sys.argv[2]), batch=2, concurrent=1).propose(texts)
 """
@@ -348,7 +348,7 @@ def test_who_proofreads(tmp_path):
 
 def test_without_the_optional_package(tmp_path):
     script = ("import sys; sys.modules['openai'] = None\n"
-              "from pathlib import Path\nfrom sarclip.proofread import choose_proofreader\n"
+              "from pathlib import Path\nfrom sarclip.captions.proofread import choose_proofreader\n"
               "choose_proofreader(['ship'], 'http://localhost:1/v1', 'm', Path('c'))")
     found = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parent.parent, capture_output=True, text=True)
     assert "ModuleNotFoundError: proofreading with a language model needs the package openai; install it with: pip install 'sarclip[llm]'" in found.stderr

@@ -15,12 +15,12 @@ import resource
 import torch
 from hypothesis import given, settings, strategies as st
 
-from sarclip.checkpoint import States
-from sarclip.loader import PairData, limit_repeats
-from sarclip.loss import LOSSES
-from sarclip.model import create, load_checkpoint
-from sarclip.recipe import TrainConfig, recipe
-from sarclip.train import forget, train
+from sarclip.training.resume import States
+from sarclip.training.loader import PairData, limit_repeats
+from sarclip.training.loss import LOSSES
+from sarclip.models.factory import create, load_checkpoint
+from sarclip.training.recipe import TrainConfig, recipe
+from sarclip.training.train import forget, train
 
 STEPS, EVERY = 12, 3
 CONFIG = recipe("sarclip-mini", batch_size=8, max_steps=STEPS, checkpoint_every=EVERY, speckle_looks=4, max_repeats=3, validate_every=5)
@@ -31,8 +31,8 @@ import torch
 torch.set_num_threads(1)
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_train import CONFIG, toy
-from sarclip.model import create
-from sarclip.train import train
+from sarclip.models.factory import create
+from sarclip.training.train import train
 if sys.argv[2] == "while writing":
     save, calls = torch.save, []
     def killed(state, file):

@@ -1,0 +1,1 @@
+"""Looking at features: maps, search by words or by example, similarity inside an image, and the page that shows them."""
