@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-import sarclip.core.compat    # before open_clip: it imports torchvision
+import sarclip    # before open_clip, which imports torchvision
 import open_clip
 from sarclip.evaluation.features import image_features
 from sarclip.training.loader import load_images

@@ -23,7 +23,8 @@ TRAIN, TEST, WIDTH, SIZE = 2_747, 2_425, 768, 64
 def real_chips(run: Path) -> tuple[np.ndarray, list[str], np.ndarray, list[str]]:
     "The chips of MSTAR-SOC from a run of the real profile."
     from sarclip.training.loader import load_images
-    from sarclip.data.manifest import evaluation_parts, load_manifest
+    from sarclip.data.manifest import load_manifest
+    from sarclip.data.split import evaluation_parts
     from sarclip.captions.pairs import read_table
     from sarclip.core.records import frame_to_records
 

@@ -80,7 +80,7 @@ def write_data(arguments: argparse.Namespace) -> float:
     from sarclip.captions.templates import caption_record
     from sarclip.data.imaging import centre_crop, to_uint8
     from sarclip.data.manifest import load_manifest
-    from sarclip.data.readers import load_pixels
+    from sarclip.data.pixels import load_pixels
     from sarclip.data.sources import generate, read_records, read_sources
 
     folder, rng = arguments.folder, np.random.default_rng(0)
@@ -162,7 +162,8 @@ def train_ours(arguments: argparse.Namespace) -> dict:
     from sarclip.core.hardware import count_flops, hardware_name, peak_flops
     from sarclip.training.loader import preprocess, to_tensor
     from sarclip.training.loss import LOSSES
-    from sarclip.models.factory import create, encode_image, encode_text
+    from sarclip.models.encode import encode_image, encode_text
+    from sarclip.models.factory import create
     from sarclip.training.recipe import recipe
     from sarclip.training.train import train
 
@@ -190,17 +191,18 @@ def train_ours_every_caption(arguments: argparse.Namespace) -> dict:
     "Our trainer, encoding each caption as often as it comes and each from its first word; padding is still left out."
     import torch
 
-    import sarclip.models.factory
+    import sarclip.models.encode
     def every(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return tokens[:, :int(tokens.argmax(-1).max()) + 1], torch.arange(len(tokens), device=tokens.device)
-    sarclip.models.factory.distinct_captions = every
-    sarclip.models.factory.shared_with_above = lambda tokens: torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+    sarclip.models.encode.distinct_captions = every
+    sarclip.models.encode.shared_with_above = lambda tokens: torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
     return train_ours(arguments)
 
 
 def losses_openclip(arguments: argparse.Namespace) -> dict:
     "Losses of OpenCLIP's trainer, its data replaced by the batches that ours will see."
-    from sarclip.models.factory import create, save_checkpoint    # before open_clip, which learns of sarclip-mini by it
+    from sarclip.models.checkpoint import save_checkpoint
+    from sarclip.models.factory import create    # before open_clip, which learns of sarclip-mini by it
 
     import open_clip_train.main
     from open_clip.loss import ClipLoss

@@ -3,7 +3,7 @@ import json
 import resource
 import time
 
-from sarclip import compat  # noqa: F401  before open_clip
+import sarclip    # noqa: F401  before open_clip, which imports torchvision
 import open_clip
 import pytest
 

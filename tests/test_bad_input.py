@@ -40,7 +40,9 @@ from sarclip.data.formats.visdrone import visdrone_path, write_visdrone
 from sarclip.data.formats.voc import write_voc
 from sarclip.data.manifest import Dataset, Release, load_manifest
 from sarclip.core.problems import Problems
-from sarclip.data.readers import READERS, check_images, read_dataset
+from sarclip.data.pixels import check_images
+from sarclip.data.readers import READERS
+from sarclip.data.reading import read_dataset
 from sarclip.core.records import Box, Record
 
 GRAY = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)

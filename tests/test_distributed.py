@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from sarclip import compat  # noqa: F401  before open_clip
+import sarclip    # noqa: F401  before open_clip, which imports torchvision
 import open_clip
 from sarclip.models.harma import add_harma
 from sarclip.training.loader import PairData
-from sarclip.models.factory import Encoder, create, load_weights
+from sarclip.models.factory import Encoder, create
+from sarclip.models.weights import load_weights
 from sarclip.captions.outputs import write_shards
 from sarclip.training.recipe import TrainConfig
 from sarclip.core.records import Record, records_to_frame

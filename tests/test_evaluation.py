@@ -9,7 +9,8 @@ from sarclip.evaluation.features import Features, as_arrays, load_features, metr
 from sarclip.evaluation.interchange import encoder_from_file
 from sarclip.evaluation.invariants import retrieval_invariants
 from sarclip.evaluation.linear_head import HeadConfig, fit_head, interpolate, linear_head, text_head, zero_head
-from sarclip.models.factory import create, save_checkpoint
+from sarclip.models.checkpoint import save_checkpoint
+from sarclip.models.factory import create
 from sarclip.evaluation.recognition import linear_probe, nearest_neighbours, text_classification
 from sarclip.evaluation.retrieval import CLOSE, DIRECTIONS, KS, breakdown, evaluate_retrieval, query_table, summarise
 

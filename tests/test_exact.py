@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from sarclip import compat  # noqa: F401  before open_clip
+import sarclip    # noqa: F401  before open_clip, which imports torchvision
 import numpy as np
 import open_clip
 import pytest
@@ -14,13 +14,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sarclip.models import factory as sarclip_model
+from sarclip.models import encode as encoding, releases
 from sarclip.training.augment import Augmentation, augment, crop_boxes, sample_boxes, turnable
 from sarclip.models.batchnorm import use_exact_statistics
 from sarclip.models.harma import add_harma
 from sarclip.training.loss import LOSSES
 from sarclip.training.microbatch import backward_in_chunks, checkpoint_activations, freeze_statistics
-from sarclip.models.factory import Release, create, encode_distinct, encode_image, encode_text, is_resnet, load_checkpoint, save_checkpoint, starting_point
+from sarclip.models.checkpoint import load_checkpoint, save_checkpoint
+from sarclip.models.encode import encode_distinct, encode_image, encode_text
+from sarclip.models.factory import create, is_resnet
+from sarclip.models.releases import Release, starting_point
 from sarclip.models.packing import Rows
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
@@ -130,8 +133,8 @@ def test_captions_that_begin_alike_are_encoded_as_open_clip_does(seed: int, monk
     parameters = [p for name, p in model.named_parameters() if not name.startswith("visual") and name != "logit_scale"]
     theirs = model.encode_text(rows, normalize=True)
     wanted = torch.autograd.grad((theirs * weight).sum(), parameters)
-    computed, plain_read = [], sarclip_model.read_tokens
-    monkeypatch.setattr(sarclip_model, "read_tokens", lambda transformer, x, *rest, **named: computed.append(len(x)) or plain_read(transformer, x, *rest, **named))
+    computed, plain_read = [], encoding.read_tokens
+    monkeypatch.setattr(encoding, "read_tokens", lambda transformer, x, *rest, **named: computed.append(len(x)) or plain_read(transformer, x, *rest, **named))
     for encode in (encode_text, encode_distinct):
         ours = encode(model, rows)
         assert (ours - theirs).abs().max() < 1e-5
@@ -231,7 +234,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "configs").mkdir()
     for name, quick in (("tiny", False), ("tiny-quickgelu", True)): (tmp_path / "configs" / f"{name}.json").write_text(json.dumps(VIT | {"quick_gelu": quick}))
     open_clip.add_model_config(tmp_path / "configs")
-    monkeypatch.setitem(sarclip_model.RELEASES, "rs5m", {"tiny": Release("Somebody", "https://example.org", "tiny.pt", "state dict", "tiny-quickgelu")})
+    monkeypatch.setitem(releases.RELEASES, "rs5m", {"tiny": Release("Somebody", "https://example.org", "tiny.pt", "state dict", "tiny-quickgelu")})
     return "tiny"
 
 

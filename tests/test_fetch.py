@@ -28,7 +28,8 @@ from sarclip.core.files import unpack
 from sarclip.data.formats.class_folders import write_class_folders
 from sarclip.data.formats.coco import write_coco
 from sarclip.data.formats.common import make_record
-from sarclip.data.manifest import Dataset, Release, ReleaseFile, load_manifest, prepare
+from sarclip.data.manifest import Dataset, Release, ReleaseFile, load_manifest
+from sarclip.data.prepare import prepare
 from sarclip.data.readers import READERS
 from sarclip.core.records import Box
 
@@ -356,8 +357,8 @@ def test_zip_bomb_is_refused_by_its_ratio(tmp_path):
     path = zip_of(data / "bomb.zip", "zeros", bytes(64 * 2**20))    # 64 MiB in 64 KiB
     with pytest.raises(ValueError, match="expands to more than"): unpack(path, tmp_path / "here", max_bytes=200 * path.stat().st_size)
     mine = dataset(Release(name="bomb", kind="repack", reader="class_folders", manual="x", files=[ReleaseFile(name="bomb.zip", sha256=hashlib.sha256(path.read_bytes()).hexdigest())]))
-    import sarclip.data.manifest as manifest
-    assert manifest._room(path, tmp_path) < 2**30 + 200 * path.stat().st_size + 1    # the limit `prepare` sets
+    import sarclip.data.prepare as preparing
+    assert preparing._room(path, tmp_path) < 2**30 + 200 * path.stat().st_size + 1    # the limit `prepare` sets
     assert prepare(mine, data, tmp_path / "ready").name == "bomb"                    # 64 MiB are still harmless
 
 

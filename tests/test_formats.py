@@ -38,7 +38,8 @@ from sarclip.data.formats.visdrone import CLASSES as VISDRONE
 from sarclip.data.formats.visdrone import read_visdrone, visdrone_path, write_visdrone
 from sarclip.data.formats.voc import read_voc, write_voc
 from sarclip.data.imaging import picture
-from sarclip.data.readers import READERS, load_pixels
+from sarclip.data.pixels import load_pixels
+from sarclip.data.readers import READERS
 from sarclip.core.records import Box, Record
 
 # ---- what is drawn ----

@@ -8,10 +8,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sarclip.data.leakage import COPY, MAPS, audit, compare, copy_groups, drop_overlaps, find_copies, hold_out_scenes, overlap_metrics, overlap_sizes, shared_targets, texture
-from sarclip.data.manifest import evaluation_parts, load_manifest, prepare
+from sarclip.data.leakage import audit, copy_groups, drop_overlaps, hold_out_scenes, overlap_metrics, overlap_sizes, shared_targets
+
+from sarclip.data.lookalikes import COPY, MAPS, compare, find_copies, texture
+from sarclip.data.manifest import load_manifest
+from sarclip.data.prepare import prepare
+from sarclip.data.split import evaluation_parts
 from sarclip.core.problems import Problems
-from sarclip.data.readers import read_dataset
+from sarclip.data.reading import read_dataset
 from sarclip.core.records import Box, Record
 
 TONES = dict.fromkeys(("shown", "kept"), "none")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import sarclip.core.compat    # before open_clip: it imports torchvision
+import sarclip    # before open_clip, which imports torchvision
 from sarclip.data.manifest import load_manifest
 from sarclip.captions.outputs import write_shards
 from sarclip.captions.pairs import read_table

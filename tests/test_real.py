@@ -10,9 +10,12 @@ from PIL import Image
 
 from sarclip.core.files import unpack
 from sarclip.data.formats.masks import read_masks
-from sarclip.data.manifest import evaluation_parts, load_manifest, prepare
+from sarclip.data.manifest import load_manifest
+from sarclip.data.prepare import prepare
+from sarclip.data.split import evaluation_parts
 from sarclip.core.problems import Problems
-from sarclip.data.readers import check_images, load_pixels, read_dataset
+from sarclip.data.pixels import check_images, load_pixels
+from sarclip.data.reading import read_dataset
 
 COUNTS = {    # images, train, val
     "mstar": (12_309, 2_747, 2_425), "sample": (274, 208, 0), "mstar_scenes": (300, 300, 0), "sar_acd": (3_032, 0, 0), "rsscn7": (2_800, 2_502, 298)}

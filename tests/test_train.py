@@ -18,7 +18,8 @@ from hypothesis import given, settings, strategies as st
 from sarclip.training.resume import States
 from sarclip.training.loader import PairData, limit_repeats
 from sarclip.training.loss import LOSSES
-from sarclip.models.factory import create, load_checkpoint
+from sarclip.models.checkpoint import load_checkpoint
+from sarclip.models.factory import create
 from sarclip.training.recipe import TrainConfig, recipe
 from sarclip.training.train import forget, train
 

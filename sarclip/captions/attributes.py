@@ -23,8 +23,10 @@ class Vehicle:
     source: str               # where this is written
 
     def __post_init__(self):
-        if self.running_gear not in ("tracked", "wheeled"): raise ValueError(f"running gear is tracked or wheeled, got {self.running_gear!r}")
-        if self.length is not None and not 2 < self.length < 30: raise ValueError(f"a vehicle's length lies between 2 and 30 m, got {self.length}")
+        if self.running_gear not in ("tracked", "wheeled"):
+            raise ValueError(f"running gear is tracked or wheeled, got {self.running_gear!r}")
+        if self.length is not None and not 2 < self.length < 30:
+            raise ValueError(f"a vehicle's length lies between 2 and 30 m, got {self.length}")
 
 
 @cache
@@ -34,14 +36,24 @@ def vehicles() -> dict[str, Vehicle]:    # MSTAR's class name -> attributes
     return {name: Vehicle(**row) for name, row in table.items()}
 
 # %% ../../nbs/api/captions/05_attributes.ipynb #b09bbfa4
-_FRAMES = ("A SAR image of a {}.", "This SAR image shows a {}.", "A {} in a SAR image.", "A SAR image chip with a {}.", "A synthetic aperture radar image of a {}.")
+_FRAMES = (
+    "A SAR image of a {}.",
+    "This SAR image shows a {}.",
+    "A {} in a SAR image.",
+    "A SAR image chip with a {}.",
+    "A synthetic aperture radar image of a {}.",
+)
 
 
 def attribute_prompts(
     name: str,          # MSTAR's class name
 ) -> list[str]:         # five sentences
     "Describe a class without naming it; ValueError for one that the table lacks."
-    if name not in vehicles(): raise ValueError(f"no attributes are known of {name!r}; the table has {', '.join(vehicles())}, add it to sarclip/captions/vehicle_attributes.yaml")
+    if name not in vehicles():
+        raise ValueError(
+            f"no attributes are known of {name!r}; the table has {', '.join(vehicles())}, add it to "
+            f"sarclip/captions/vehicle_attributes.yaml"
+        )
     vehicle = vehicles()[name]
     words = f"{vehicle.running_gear} vehicle {'with' if vehicle.turret else 'without'} a turret"
     if vehicle.length is not None: words += f", about {vehicle.length:.0f} metres long"
@@ -51,7 +63,8 @@ def attribute_prompts(
 def look_alikes(
     names: Sequence[str],    # MSTAR's class names
 ) -> list[tuple[str, ...]]:  # groups of two or more that these words describe alike
-    "Which classes share one description: no model can tell these apart by attributes, so a score has to be read by group."
+    """Which classes share one description: no model can tell these apart by attributes, so a score has to be read by
+    group."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for name in names: groups.setdefault(tuple(attribute_prompts(name)), []).append(name)
     return [tuple(group) for group in groups.values() if len(group) > 1]

@@ -18,7 +18,8 @@ import pandas as pd
 from ..data.manifest import Dataset, Manifest
 from .pairs import build_pairs, write_table
 from ..core.problems import Problem, Problems, strict_unless
-from ..data.readers import check_images, read_dataset
+from ..data.pixels import check_images
+from ..data.reading import read_dataset
 
 # %% ../../nbs/api/captions/04_build.ipynb #54d17f27
 def build_tables(
@@ -30,8 +31,10 @@ def build_tables(
     caption_profile: str = "paper",    # a key of sarclip.captions.templates.CAPTION_PROFILES
     workers: int = 1,             # processes; 1 works in this one
     problems: Problems | None = None,    # receives what was wrong with the input; None: stop at the first
-    check_files: bool = True,     # see that each image is there and begins as its format does; False where only annotations are at hand
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # records and pairs, sorted by image, as `sarclip.captions.pairs.build_pairs` makes them
+    # see that each image is there and begins as its format does; False where only annotations are at hand
+    check_files: bool = True,
+) -> tuple[pd.DataFrame, pd.DataFrame]:    # records and pairs, sorted by image, as `sarclip.captions.pairs.build_pairs`
+                                           # makes them
     """Read and caption every dataset of a run.
 
     Raises what the readers raise: FileNotFoundError, or ValueError naming the file.
@@ -39,25 +42,62 @@ def build_tables(
     if workers < 1: raise ValueError(f"workers must be at least 1, got {workers}")
     problems = strict_unless(problems)
     with tempfile.TemporaryDirectory(dir=datasets_dir.parent, prefix=".build.") as folder:
-        tasks = {name: (manifest.datasets[name], release, datasets_dir / name, seed, captions_per_image, caption_profile, problems.strict, check_files, Path(folder) / name) for name, release in sources.items()}
+        tasks = {
+            name: (
+                manifest.datasets[name],
+                release,
+                datasets_dir / name,
+                seed,
+                captions_per_image,
+                caption_profile,
+                problems.strict,
+                check_files,
+                Path(folder) / name,
+            )
+            for name, release in sources.items()
+        }
         if workers == 1: found = {name: _build_one(*task) for name, task in tasks.items()}
-        else:    # the largest first, so that no process is left with it at the end; spawned, because a notebook's kernel has threads
+        else:    # the largest first, so that no process is left with it at the end; spawned, because a notebook's
+                 # kernel has threads
             with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-                futures = {name: pool.submit(_build_one, *tasks[name]) for name in sorted(tasks, key=lambda name: -_size(manifest.datasets[name]))}
+                futures = {
+                    name: pool.submit(_build_one, *tasks[name])
+                    for name in sorted(tasks, key=lambda name: -_size(manifest.datasets[name]))
+                }
                 found = {name: futures[name].result() for name in sources}
         for name in sources:
             for problem in found[name]: problems.add(problem)
-        ordered = sorted(sources, key=lambda name: f"{name}/")    # as the image ids sort
-        return tuple(pa.concat_tables([pq.read_table(Path(folder) / name / table) for name in ordered]).to_pandas() for table in ("records", "pairs"))
+        ordered = sorted(sources, key=lambda name: f"{name}/")  # as the image ids sort
+        return tuple(
+            pa.concat_tables([pq.read_table(Path(folder) / name / table) for name in ordered]).to_pandas()
+            for table in ("records", "pairs")
+        )
+
 
 def _size(dataset: Dataset) -> int: return dataset.expected.train_images or 0 if dataset.expected else 0
 
-def _build_one(dataset: Dataset, release: str, root: Path, seed: int, captions_per_image: int, caption_profile: str, strict: bool, check_files: bool, folder: Path) -> list[Problem]:
+def _build_one(
+    dataset: Dataset,
+    release: str,
+    root: Path,
+    seed: int,
+    captions_per_image: int,
+    caption_profile: str,
+    strict: bool,
+    check_files: bool,
+    folder: Path,
+) -> list[Problem]:
     "Write one dataset's tables as parquet files; what was wrong with its input."
     problems = Problems(strict=strict)
     records = read_dataset(dataset.name, dataset, dataset.release(release), root, problems)
     if check_files: records = check_images(records, root, problems)
-    tables = build_pairs(list(records), Manifest(datasets={dataset.name: dataset}, evaluations={}), seed, captions_per_image, caption_profile)
+    tables = build_pairs(
+        list(records),
+        Manifest(datasets={dataset.name: dataset}, evaluations={}),
+        seed,
+        captions_per_image,
+        caption_profile,
+    )
     for name, table in zip(("records", "pairs"), tables):
         write_table(table, folder / name)
     return problems.found

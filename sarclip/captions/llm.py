@@ -56,13 +56,15 @@ def read_reply(
     body: bytes,             # of the HTTP answer
     texts: Sequence[str],    # the captions asked about
 ) -> dict[str, tuple[str, str]]:    # caption → (proposal, finding)
-    """Read a chat completion; a finding without a correction is dropped, since models like to say that nothing was found.
+    """Read a chat completion; a finding without a correction is dropped, since models like to say that nothing was
+    found.
 
     Raises ValueError when it is no chat completion or does not answer for exactly the captions asked.
     """
     corrections = Corrections.model_validate_json(_Reply.model_validate_json(body).choices[0].message.content).captions
     ids = [c.id for c in corrections]
-    if sorted(ids) != list(range(1, len(texts) + 1)): raise ValueError(f"asked about captions 1 to {len(texts)}, it answered for {ids}")
+    if sorted(ids) != list(range(1, len(texts) + 1)):
+        raise ValueError(f"asked about captions 1 to {len(texts)}, it answered for {ids}")
     return {texts[c.id - 1]: (c.text, "" if c.text == texts[c.id - 1] else c.finding) for c in corrections}
 
 # %% ../../nbs/api/captions/02_llm.ipynb #84c3d0db
@@ -72,10 +74,15 @@ def _answers(path: Path) -> Iterator[sqlite3.Connection]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with closing(sqlite3.connect(path, timeout=60)) as db:
-            db.execute("CREATE TABLE IF NOT EXISTS answers (model TEXT, prompt TEXT, text TEXT, proposal TEXT, finding TEXT, "
-                       "PRIMARY KEY (model, prompt, text)) WITHOUT ROWID")
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS answers (model TEXT, prompt TEXT, text TEXT, proposal TEXT, finding TEXT, "
+                "PRIMARY KEY (model, prompt, text)) WITHOUT ROWID"
+            )
             yield db
-    except sqlite3.Error as error: raise ValueError(f"{path} cannot be used as a cache of answers ({error}); remove the file or name another") from error
+    except sqlite3.Error as error:
+        raise ValueError(
+            f"{path} cannot be used as a cache of answers ({error}); remove the file or name another"
+        ) from error
 
 # %% ../../nbs/api/captions/02_llm.ipynb #26d69954
 def retry_after(
@@ -102,7 +109,8 @@ class _Work:
     unusable: int = 0                          # requests in a row without a usable answer
 
 class LanguageModel:
-    "A language model behind an OpenAI-compatible endpoint: a `sarclip.captions.proofread.Proofreader`. The key, where one is needed, is read from OPENAI_API_KEY."
+    """A language model behind an OpenAI-compatible endpoint: a `sarclip.captions.proofread.Proofreader`. The key, where
+    one is needed, is read from OPENAI_API_KEY."""
     def __init__(
         self,
         url: str,                   # base address, such as http://localhost:11434/v1
@@ -125,23 +133,34 @@ class LanguageModel:
     ) -> list[tuple[str, str]]:        # (proposal, finding) for each
         """What the model makes of each caption, from the cache where it has answered before.
 
-        Raises ConnectionError when the endpoint stays silent or senseless and ValueError when it refuses; answers already given are kept.
+        Raises ConnectionError when the endpoint stays silent or senseless and ValueError when it refuses; answers
+        already given are kept.
         """
         with _answers(self.cache) as db:
-            rows = db.execute("SELECT text, proposal, finding FROM answers WHERE model = ? AND prompt = ?", (self.model, PROMPT_VERSION))
+            rows = db.execute(
+                "SELECT text, proposal, finding FROM answers WHERE model = ? AND prompt = ?",
+                (self.model, PROMPT_VERSION),
+            )
             known = {text: (proposal, finding) for text, proposal, finding in rows}
         if missing := [text for text in dict.fromkeys(texts) if text not in known]:
             with start_blocking_portal() as portal: known |= portal.call(self._ask_all, missing)
         return [known[text] for text in texts]
 
     async def _ask_all(self, texts: list[str]) -> dict[str, tuple[str, str]]:
-        client = openai.AsyncOpenAI(base_url=self.url, api_key=os.environ.get("OPENAI_API_KEY") or "none", max_retries=0, timeout=self.limit)
-        with tqdm(total=len(texts), desc=self.model, unit="caption", mininterval=1, disable=not self.progress) as bar, _answers(self.cache) as db:
+        client = openai.AsyncOpenAI(
+            base_url=self.url, api_key=os.environ.get("OPENAI_API_KEY") or "none", max_retries=0, timeout=self.limit
+        )
+        with (
+            tqdm(total=len(texts), desc=self.model, unit="caption", mininterval=1, disable=not self.progress) as bar,
+            _answers(self.cache) as db,
+        ):
             work = _Work(deque(chunked(texts, self.batch)), bar.update)
             try:
                 async with client, anyio.create_task_group() as tasks:
-                    for _ in range(min(self.concurrent, len(work.batches))): tasks.start_soon(self._work, client, db, work)
-            except ExceptionGroup as group: raise group.exceptions[0] from None    # the first to fail stopped the others
+                    for _ in range(min(self.concurrent, len(work.batches))):
+                        tasks.start_soon(self._work, client, db, work)
+            except ExceptionGroup as group:
+                raise group.exceptions[0] from None    # the first to fail stopped the others
         return work.found
 
     async def _work(self, client: openai.AsyncOpenAI, db: sqlite3.Connection, work: _Work) -> None:
@@ -152,8 +171,11 @@ class LanguageModel:
             except _Unusable as error:
                 work.unusable += 1
                 if work.unusable == GIVE_UP:
-                    raise ConnectionError(f"{self.model} at {self.url} gave {GIVE_UP} requests in a row no usable answer (last: {error}); "
-                                          f"use a model that can write JSON, or smaller batches; answers so far are kept in {self.cache}") from None
+                    raise ConnectionError(
+                        f"{self.model} at {self.url} gave {GIVE_UP} requests in a row no usable answer (last: "
+                        f"{error}); "
+                        f"use a model that can write JSON, or smaller batches; answers so far are kept in {self.cache}"
+                    ) from None
                 if len(texts) > 1: work.batches.extendleft((texts[len(texts) // 2:], texts[:len(texts) // 2]))
                 else:    # not kept: the next run asks again
                     work.found[texts[0]] = texts[0], f"no usable answer from {self.model}: {error}"
@@ -171,20 +193,29 @@ class LanguageModel:
             wait = self.pause * 2**attempt
             try:
                 with anyio.fail_after(self.limit): return read_reply(await self._request(client, texts), texts)
-            except (TimeoutError, openai.APITimeoutError): failure = ConnectionError(f"no answer within {self.limit:g} s")
-            except openai.APIConnectionError as error: failure = ConnectionError(_line(error.__cause__ or error))
+            except (TimeoutError, openai.APITimeoutError):
+                failure = ConnectionError(f"no answer within {self.limit:g} s")
+            except openai.APIConnectionError as error:
+                failure = ConnectionError(_line(error.__cause__ or error))
             except openai.APIStatusError as error:
                 failure = ConnectionError(_line(error))
                 if error.status_code not in (408, 409, 429) and error.status_code < 500:
-                    raise ValueError(f"{self.url} refuses to proofread with the model {self.model!r} ({failure}); "
-                                     f"correct llm_url, llm_model or OPENAI_API_KEY") from None
+                    raise ValueError(
+                        f"{self.url} refuses to proofread with the model {self.model!r} ({failure}); "
+                        f"correct llm_url, llm_model or OPENAI_API_KEY"
+                    ) from None
                 wait = retry_after(error.response.headers.get("retry-after")) or wait
-                if wait > PATIENCE: break
-            except ValueError as error: failure = _Unusable(_line(error))
+                if wait > PATIENCE:
+                    break
+            except ValueError as error:
+                failure = _Unusable(_line(error))
             if attempt + 1 < self.attempts: await anyio.sleep(wait)
         if isinstance(failure, _Unusable): raise failure
-        raise ConnectionError(f"{self.url} gave no answer in {attempt + 1} attempts (last: {failure}); start the server, correct llm_url or wait, then run again: "
-                              f"answers so far are kept in {self.cache}")
+        raise ConnectionError(
+            f"{self.url} gave no answer in {attempt + 1} attempts (last: {failure}); start the server, correct "
+            f"llm_url or wait, then run again: "
+            f"answers so far are kept in {self.cache}"
+        )
 
     async def _request(self, client: openai.AsyncOpenAI, texts: list[str]) -> bytes:
         captions = json.dumps([{"id": i, "text": text} for i, text in enumerate(texts, 1)], ensure_ascii=False)

@@ -21,7 +21,7 @@ from PIL import Image
 from ..core.files import atomic_path, write_json, write_text
 from ..data.imaging import native
 from ..data.manifest import Manifest
-from ..data.readers import load_pixels
+from ..data.pixels import load_pixels
 from ..core.records import frame_to_records
 
 # %% ../../nbs/api/captions/06_outputs.ipynb #a1204788
@@ -37,7 +37,9 @@ def write_csv(
     start = os.path.relpath(datasets_dir, Path(path).parent)
     places = f"{start}/" + plain.root + "/" + plain.path
     with atomic_path(path) as temporary:
-        pd.DataFrame({"imgpath": places.loc[rows.image_id].to_numpy(), "caption": rows.caption.to_numpy()}).to_csv(temporary, index=False)
+        pd.DataFrame({"imgpath": places.loc[rows.image_id].to_numpy(), "caption": rows.caption.to_numpy()}).to_csv(
+            temporary, index=False
+        )
     return len(rows)
 
 # %% ../../nbs/api/captions/06_outputs.ipynb #3a23367d
@@ -52,7 +54,8 @@ def write_shards(
     seed: int,                     # of the order
     samples: int = 10_000,         # images a shard
 ) -> list[Path]:                   # the shards
-    "Write images with their captions as WebDataset shards; ValueError names an image that cannot be read, or a size below 1."
+    """Write images with their captions as WebDataset shards; ValueError names an image that cannot be read, or a size
+    below 1."""
     if samples < 1: raise ValueError(f"a shard needs at least one sample, got samples={samples}")
     captions = {image: group for image, group in pairs.groupby("image_id", sort=False)}
     rows = records[records.image_id.isin(captions.keys())].sample(frac=1, random_state=seed)
@@ -65,7 +68,9 @@ def write_shards(
                 header.size = len(data)
                 tar.addfile(header, io.BytesIO(data))
     for stale in set(Path(folder).glob(f"{part}-*.tar")) - set(shards): stale.unlink()
-    sizes = {name: n for name, n in _sizes(Path(folder)).items() if (Path(folder) / name).is_file()} | {path.name: min(samples, len(rows) - n * samples) for n, path in enumerate(shards)}
+    sizes = {name: n for name, n in _sizes(Path(folder)).items() if (Path(folder) / name).is_file()} | {
+        path.name: min(samples, len(rows) - n * samples) for n, path in enumerate(shards)
+    }
     if sizes: write_json(Path(folder) / "sizes.json", sizes)
     return shards
 
@@ -74,14 +79,25 @@ def _sizes(folder: Path) -> dict[str, int]:
     path = folder / "sizes.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
-def _samples(rows: pd.DataFrame, captions: dict[str, pd.DataFrame], datasets_dir: Path, first: int) -> Iterator[tuple[str, bytes]]:
-    for number, (record, root, crop, tone) in enumerate(zip(frame_to_records(rows), rows.root, rows.crop, rows.tone), first):
-        try: image = native(load_pixels(Path(datasets_dir) / root, record), tone, None if pd.isna(crop) else int(crop))
-        except ValueError as error: raise ValueError(f"image {record.image_id} cannot go into a shard: {error}") from error
+def _samples(
+    rows: pd.DataFrame, captions: dict[str, pd.DataFrame], datasets_dir: Path, first: int
+) -> Iterator[tuple[str, bytes]]:
+    for number, (record, root, crop, tone) in enumerate(
+        zip(frame_to_records(rows), rows.root, rows.crop, rows.tone), first
+    ):
+        try:
+            image = native(load_pixels(Path(datasets_dir) / root, record), tone, None if pd.isna(crop) else int(crop))
+        except ValueError as error:
+            raise ValueError(f"image {record.image_id} cannot go into a shard: {error}") from error
         png = io.BytesIO()
         Image.fromarray(image).save(png, "PNG")
         own = captions[record.image_id]
-        about = {"image_id": record.image_id, "dataset": record.dataset, "captions": own.caption.tolist(), "facts": own.facts.tolist()}
+        about = {
+            "image_id": record.image_id,
+            "dataset": record.dataset,
+            "captions": own.caption.tolist(),
+            "facts": own.facts.tolist(),
+        }
         yield f"{number:08}.png", png.getvalue()
         yield f"{number:08}.txt", own.caption.iloc[0].encode()
         yield f"{number:08}.json", json.dumps(about, ensure_ascii=False).encode()
@@ -97,18 +113,47 @@ def write_card(
     "Write a dataset card (Gebru et al. 2021, Datasheets for Datasets, in the shape of a hub's README)."
     used = {name: manifest.datasets[name] for name in sources if manifest.datasets[name].role != "evaluation"}
     total = table.iloc[-1]
-    head = {"pretty_name": "SARCLIP-1M, as built by sarclip", "language": ["en"], "license": "other", "task_categories": ["zero-shot-image-classification", "image-to-text"],
-            "tags": ["synthetic-aperture-radar", "remote-sensing", "image-text"], "size_categories": [_size_category(int(total.train_images) + int(total.val_images))]}
+    head = {
+        "pretty_name": "SARCLIP-1M, as built by sarclip",
+        "language": ["en"],
+        "license": "other",
+        "task_categories": ["zero-shot-image-classification", "image-to-text"],
+        "tags": ["synthetic-aperture-radar", "remote-sensing", "image-text"],
+        "size_categories": [_size_category(int(total.train_images) + int(total.val_images))],
+    }
     columns = ["train_images", "train_captions", "val_images", "val_captions", "test_pairs"]
-    counts = ["| source | " + " | ".join(c.replace("_", " ") for c in columns) + " | paper's train images |", "|---" * (len(columns) + 2) + "|"]
-    counts += ["| " + " | ".join([str(row["source"]), *(_number(row[c]) for c in columns), _number(row["train_images_paper"])]) + " |" for row in table.to_dict("records")]
-    owners = [f"- **{d.title}** ({d.year}). Release: {sources[name]}. Owner: <{d.page}>. Terms: {d.licence}. Cite: {d.citation}." for name, d in used.items()]
-    parts = ["---\n" + yaml.safe_dump(head, sort_keys=False, allow_unicode=True) + "---", "# SARCLIP-1M, as built by sarclip",
-             "SAR images with sentences about them, made from labelled datasets: every sentence states facts of the labels, and the facts stand beside it. Dashes are sources that were not at hand, or numbers that the paper does not print.",
-             "## Counts", "\n".join(counts), "## Sources and their terms", "\n".join(owners),
-             "## How the captions came about", "Class labels fill templates. Boxes become classes and counts, one of five regions (half the width and height each), and relations of groups of boxes. "
-             "Sentences written by people stay as they are. Each is drawn by a hash of the seed and the image's name, so that any subset of the images gets the same sentences.",
-             *(line for heading, text in notes.items() for line in (f"## {heading}", text))]
+    counts = [
+        "| source | " + " | ".join(c.replace("_", " ") for c in columns) + " | paper's train images |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
+    counts += [
+        "| "
+        + " | ".join([str(row["source"]), *(_number(row[c]) for c in columns), _number(row["train_images_paper"])])
+        + " |"
+        for row in table.to_dict("records")
+    ]
+    owners = [
+        f"- **{d.title}** ({d.year}). Release: {sources[name]}. Owner: <{d.page}>. Terms: {d.licence}. Cite: "
+        f"{d.citation}."
+        for name, d in used.items()
+    ]
+    parts = [
+        "---\n" + yaml.safe_dump(head, sort_keys=False, allow_unicode=True) + "---",
+        "# SARCLIP-1M, as built by sarclip",
+        "SAR images with sentences about them, made from labelled datasets: every sentence states facts of the "
+        "labels, and the facts stand beside it. Dashes are sources that were not at hand, or numbers that the paper "
+        "does not print.",
+        "## Counts",
+        "\n".join(counts),
+        "## Sources and their terms",
+        "\n".join(owners),
+        "## How the captions came about",
+        "Class labels fill templates. Boxes become classes and counts, one of five regions (half the width and height "
+        "each), and relations of groups of boxes. "
+        "Sentences written by people stay as they are. Each is drawn by a hash of the seed and the image's name, so "
+        "that any subset of the images gets the same sentences.",
+        *(line for heading, text in notes.items() for line in (f"## {heading}", text)),
+    ]
     write_text(path, "\n\n".join(parts) + "\n")
 
 def _number(n: Any) -> str: return "–" if pd.isna(n) else f"{n:,}"

@@ -34,14 +34,16 @@ def build_pairs(
     seed: int,                        # of the captions
     captions_per_image: int = 5,      # the paper's five; people's captions are all kept
     caption_profile: str = "paper",   # a key of sarclip.captions.templates.CAPTION_PROFILES
-) -> tuple[pd.DataFrame, pd.DataFrame]:    # records (with root, crop in native pixels or NA, tone) and pairs, sorted by image
+) -> tuple[pd.DataFrame, pd.DataFrame]:    # records (with root, crop in native pixels or NA, tone) and pairs, sorted by
+                                           # image
     """Caption every training, validation and test image of the SAR and optical sources (paper Sec. III-B).
 
     Raises ValueError for a dataset the manifest lacks and for an image that occurs twice.
     """
     records = sorted(records, key=lambda r: r.image_id)
     for a, b in zip(records, records[1:]):
-        if a.image_id == b.image_id: raise ValueError(f"image {a.image_id} occurs twice; every image needs an id of its own")
+        if a.image_id == b.image_id:
+            raise ValueError(f"image {a.image_id} occurs twice; every image needs an id of its own")
     for missing in {r.dataset for r in records} - set(manifest.datasets):
         raise ValueError(f"records name the dataset {missing!r}, which the manifest lacks; add an entry for it")
     source = manifest.datasets
@@ -49,9 +51,19 @@ def build_pairs(
     frame["root"] = frame.dataset
     frame["crop"] = pd.array([source[r.dataset].crop for r in records], dtype="Int64")
     frame["tone"] = pd.array([source[r.dataset].tone for r in records], dtype="string")
-    rows = [(r.image_id, r.dataset, r.split, c.text, c.family, c.template, c.facts) for r in records
-            if r.split and source[r.dataset].role != "evaluation"
-            for c in caption_record(r, source[r.dataset].classes, seed, captions_per_image, "optical" if source[r.dataset].role == "optical" else "SAR", caption_profile)]
+    rows = [
+        (r.image_id, r.dataset, r.split, c.text, c.family, c.template, c.facts)
+        for r in records
+        if r.split and source[r.dataset].role != "evaluation"
+        for c in caption_record(
+            r,
+            source[r.dataset].classes,
+            seed,
+            captions_per_image,
+            "optical" if source[r.dataset].role == "optical" else "SAR",
+            caption_profile,
+        )
+    ]
     return frame, pd.DataFrame(rows, columns=PAIR_COLUMNS, dtype="string")
 
 # %% ../../nbs/api/captions/03_pairs.ipynb #237d9493
@@ -59,9 +71,11 @@ def move_images(
     records: pd.DataFrame,       # of `build_pairs`
     pairs: pd.DataFrame,         # with it
     decided: list[Record],       # the same images in the same order, with the parts they shall have
-) -> tuple[pd.DataFrame, pd.DataFrame]:    # both tables with these parts; an image left out keeps its record and loses its captions
+) -> tuple[pd.DataFrame, pd.DataFrame]:    # both tables with these parts; an image left out keeps its record and loses
+                                           # its captions
     "Carry changed parts into both tables; ValueError where `decided` are not the images of `records`."
-    if [r.image_id for r in decided] != records.image_id.tolist(): raise ValueError("decided must name the same images as records, in the same order")
+    if [r.image_id for r in decided] != records.image_id.tolist():
+        raise ValueError("decided must name the same images as records, in the same order")
     records = records.assign(split=pd.array([r.split for r in decided], dtype="string"))
     pairs = pairs.assign(split=records.set_index("image_id").split.loc[pairs.image_id].array)
     return records, pairs[pairs.split != ""].reset_index(drop=True)
@@ -97,18 +111,29 @@ def test_pairs(
     pairs: pd.DataFrame,                         # what `build_pairs` made
     names: Mapping[str, Mapping[str, str]],      # SAR source → class names, see `sar_names`; other sources take no part
     seed: int,                                   # of the draw
-) -> pd.DataFrame:                               # image_id, dataset, caption, family, template, facts, admits (JSON list of facts strings)
+) -> pd.DataFrame:    # image_id, dataset, caption, family, template, facts, admits (JSON list of facts strings)
     "Draw the largest set of validation pairs in which no image and, within a source, no caption occurs twice."
-    drawn = [_match(group, np.random.default_rng([seed, *name.encode()])) for name, group in pairs[pairs.split == "val"].groupby("dataset", sort=True) if name in names]
+    drawn = [
+        _match(group, np.random.default_rng([seed, *name.encode()]))
+        for name, group in pairs[pairs.split == "val"].groupby("dataset", sort=True)
+        if name in names
+    ]
     test = pd.concat([pairs.head(0), *drawn], ignore_index=True).drop(columns="split")
     wanted, by_id = set(test.facts), {r.image_id: r for r in records}
     own = {image: set(facts) for image, facts in pairs[pairs.image_id.isin(test.image_id)].groupby("image_id").facts}
-    true = [(own[row.image_id] | admissible_facts(by_id[row.image_id], names[row.dataset], "SAR")) & wanted for row in test.itertuples()]
-    return test.assign(admits=pd.array([json.dumps(sorted(facts), ensure_ascii=False) for facts in true], dtype="string"))
+    true = [
+        (own[row.image_id] | admissible_facts(by_id[row.image_id], names[row.dataset], "SAR")) & wanted
+        for row in test.itertuples()
+    ]
+    return test.assign(
+        admits=pd.array([json.dumps(sorted(facts), ensure_ascii=False) for facts in true], dtype="string")
+    )
+
 
 def _match(pairs: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     "One maximum matching of images and captions, sorted by image."
-    pairs = pairs.sort_values(["image_id", "caption"], ignore_index=True)    # the draw must not follow the table's order
+    # the draw must not follow the table's order
+    pairs = pairs.sort_values(["image_id", "caption"], ignore_index=True)
     image, images = pd.factorize(pairs.image_id)
     text, texts = pd.factorize(pairs.caption)
     rows, columns = rng.permutation(len(images))[image], rng.permutation(len(texts))[text]
@@ -124,20 +149,30 @@ def table1(
     pairs: pd.DataFrame,      # with it
     test: pd.DataFrame,       # what `test_pairs` drew
     manifest: Any,            # sarclip.data.manifest.Manifest; `table1` of a dataset names its row in the paper
-) -> pd.DataFrame:            # source, dataset, state, then each count as found and with the suffix _paper; NA: absent, or a dash in the paper
+) -> pd.DataFrame:    # source, dataset, state, then each count as found and with the suffix _paper; NA: absent, or a
+                      # dash in the paper
     "The SAR sources counted, beside Table I of the paper."
     paper = yaml.safe_load((files("sarclip.core") / "paper_tables.yaml").read_text(encoding="utf-8"))["table1_dataset"]
     columns, total = paper.pop("columns"), "SARCLIP-1M"
     datasets = {d.table1 or name: name for name, d in manifest.datasets.items() if d.role == "sar"}
-    counts = {f"{split}_{what}": table[table.split == split].dataset.value_counts() for split in ("train", "val") for what, table in (("images", records), ("captions", pairs))}
+    counts = {
+        f"{split}_{what}": table[table.split == split].dataset.value_counts()
+        for split in ("train", "val")
+        for what, table in (("images", records), ("captions", pairs))
+    }
     counts["test_pairs"] = test.dataset.value_counts()
     present = set(records.dataset) & set(datasets.values())
     rows = []
-    for source in [s for s in paper if s != total] + [s for s, name in datasets.items() if s not in paper and name in present]:
+    for source in [s for s in paper if s != total] + [
+        s for s, name in datasets.items() if s not in paper and name in present
+    ]:
         name = datasets.get(source)
         printed = dict(zip(columns, paper.get(source, [None] * len(columns))))
-        rows.append({"source": source, "dataset": name, "state": "found" if name in present else "absent"}
-                    | {c: int(counts[c].get(name, 0)) if name in present else None for c in COUNTS} | {f"{c}_paper": printed[c] for c in COUNTS})
+        rows.append(
+            {"source": source, "dataset": name, "state": "found" if name in present else "absent"}
+            | {c: int(counts[c].get(name, 0)) if name in present else None for c in COUNTS}
+            | {f"{c}_paper": printed[c] for c in COUNTS}
+        )
     table = pd.DataFrame(rows).astype({c: "Int64" for c in COUNTS} | {f"{c}_paper": "Int64" for c in COUNTS})
     printed = dict(zip(columns, paper[total]))
     table.loc[len(table)] = {"source": total, "dataset": pd.NA, "state": f"{len(present)} sources found"} \
@@ -150,15 +185,21 @@ def write_table(
     path: Path,             # where the parquet file shall stand
 ) -> None:
     "Write a table whole or not at all."
-    with atomic_path(path) as temporary: pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), temporary, compression="zstd")
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), temporary, compression="zstd")
+
 
 def read_table(
     path: Path,         # what `write_table` wrote
 ) -> pd.DataFrame:      # the same table
     "Read a table; raises FileNotFoundError or ValueError naming the file."
     if not Path(path).is_file(): raise FileNotFoundError(f"{path} does not exist; notebook 01_build_dataset makes it")
-    try: return pq.ParquetFile(path).read().to_pandas()
-    except pa.ArrowInvalid as error: raise ValueError(f"{path} is not a whole parquet file ({error}); remove it and run notebook 01_build_dataset again") from error
+    try:
+        return pq.ParquetFile(path).read().to_pandas()
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"{path} is not a whole parquet file ({error}); remove it and run notebook 01_build_dataset again"
+        ) from error
 
 # %% ../../nbs/api/captions/03_pairs.ipynb #6c84a87e
 def named_in_training(
@@ -166,7 +207,13 @@ def named_in_training(
     names: Iterable[str],       # readable class names
 ) -> set[str]:                  # those that a training caption states as a fact
     "Which class names the training captions state."
-    stated = {word for facts in pairs.facts[pairs.split == "train"].unique() for fact in json.loads(facts) for word in fact if isinstance(word, str)}
+    stated = {
+        word
+        for facts in pairs.facts[pairs.split == "train"].unique()
+        for fact in json.loads(facts)
+        for word in fact
+        if isinstance(word, str)
+    }
     return stated & set(names)
 
 # %% ../../nbs/api/captions/03_pairs.ipynb #5261cce7

@@ -24,9 +24,36 @@ from more_itertools import chunked
 from .templates import plural
 
 # %% ../../nbs/api/captions/01_proofread.ipynb #2dfcb27e
-PLACES = ("upper", "lower", "top", "bottom", "left", "right", "center", "centre", "central", "middle", "corner", "edge", "side",
-          "above", "below", "under", "over", "beside", "between", "near", "around", "away from", "inside", "outside",
-          "north", "south", "east", "west")
+PLACES = (
+    "upper",
+    "lower",
+    "top",
+    "bottom",
+    "left",
+    "right",
+    "center",
+    "centre",
+    "central",
+    "middle",
+    "corner",
+    "edge",
+    "side",
+    "above",
+    "below",
+    "under",
+    "over",
+    "beside",
+    "between",
+    "near",
+    "around",
+    "away from",
+    "inside",
+    "outside",
+    "north",
+    "south",
+    "east",
+    "west",
+)
 QUANTITIES = ("many", "no", "not", "none", "never", "without")
 
 @lru_cache(maxsize=1)
@@ -36,12 +63,17 @@ def _number_words() -> dict[str, str]:
 
 @lru_cache(maxsize=8)
 def _statements(vocabulary: tuple[str, ...]) -> tuple[re.Pattern, dict[str, tuple[str, str]]]:
-    "A pattern of all that can be stated, and each class name in the plural, right or wrong, or singular → (name, number)."
+    """A pattern of all that can be stated, and each class name in the plural, right or wrong, or singular → (name,
+    number)."""
     forms = {form.casefold(): (name, "several") for name in vocabulary for form in (f"{name}s", plural(name))} \
         | {name.casefold(): (name, "some" if plural(name) == name else "1") for name in vocabulary}
     either = lambda words: "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))
     number = rf"\d[\d,.]*(?<=\d)|{either((*QUANTITIES, *_number_words()))}"
-    return re.compile(rf"(?<!\w)(?:(?:(?P<count>{number}|an?)\s+)?(?P<name>{either(forms) or '(?!)'})|{number}|{either(PLACES)})(?!\w)", re.IGNORECASE), forms
+    return re.compile(
+        rf"(?<!\w)(?:(?:(?P<count>{number}|an?)\s+)?(?P<name>{either(forms) or '(?!)'})|{number}|{either(PLACES)})(?!\w)",
+        re.IGNORECASE,
+    ), forms
+
 
 def stated(
     text: str,                       # a caption
@@ -60,14 +92,18 @@ def stated(
     return tuple(found)
 
 # %% ../../nbs/api/captions/01_proofread.ipynb #fa6dca5d
-GRAMMAR = frozenset("a an the this that these those there here which who it its they their them and is are was were be been being "
-                    "has have had do does did of in on at by with to from for as".split())
+GRAMMAR = frozenset(
+    "a an the this that these those there here which who it its they their them and is are was were be been being "
+    "has have had do does did of in on at by with to from for as".split()
+)
+
 
 def wording(
     text: str,                       # a caption
     vocabulary: tuple[str, ...],     # readable class names, singular
 ) -> list[str]:                      # lower case, in order
-    "The words of a caption that `stated` does not read, without the small words of grammar; a word doubled counts once."
+    """The words of a caption that `stated` does not read, without the small words of grammar; a word doubled counts
+    once."""
     rest = _statements(vocabulary)[0].sub(" ", text).casefold()
     words = [word for word in re.findall(r"[^\W_]+(?:['’][^\W_]+)?", rest) if word not in GRAMMAR]
     return [word for word, last in zip(words, ["", *words]) if word != last]
@@ -76,7 +112,8 @@ def respelt(
     word: str,       # as it stood
     other: str,      # as proposed
 ) -> bool:
-    "Whether one word can be the other with its spelling or ending mended: same first letter, three quarters of the letters in common."
+    """Whether one word can be the other with its spelling or ending mended: same first letter, three quarters of the
+    letters in common."""
     return word[0] == other[0] and SequenceMatcher(None, word, other).ratio() >= .75
 
 # %% ../../nbs/api/captions/01_proofread.ipynb #5b140251
@@ -96,14 +133,27 @@ class Harper:
         self.name = f"Harper (harper-py {version('harper-py')}), an offline grammar checker, not a language model"
         self.vocabulary = tuple(vocabulary)
         self.linter = harper.Linter()
-        self.linter.import_words(sorted({word for name in self.vocabulary for form in (name, plural(name)) for word in re.split(r"[\s-]+", form)}))
+        self.linter.import_words(
+            sorted(
+                {
+                    word
+                    for name in self.vocabulary
+                    for form in (name, plural(name))
+                    for word in re.split(r"[\s-]+", form)
+                }
+            )
+        )
 
     def propose(
         self,
         texts: Sequence[str],          # captions
     ) -> list[tuple[str, str]]:        # (proposal, findings) for each
         "Correct what Harper finds with a single suggestion; name the rest."
-        return [self._propose(text) if faulty else (text, "") for part in chunked(texts, 100) for text, faulty in zip(part, self._faulty(part))]
+        return [
+            self._propose(text) if faulty else (text, "")
+            for part in chunked(texts, 100)
+            for text, faulty in zip(part, self._faulty(part))
+        ]
 
     def _faulty(self, texts: Sequence[str]) -> list[bool]:
         "Whether Harper finds anything in each text. As paragraphs of one document they take a tenth of the time."
@@ -119,7 +169,9 @@ class Harper:
         for lint in sorted(self._lint(text), key=lambda l: (-l.span.end, l.span.start)):
             if lint.span.end > limit or any(a < lint.span.end and lint.span.start < b for a, b in names): continue
             single = len(lint.suggestions) == 1
-            findings.append(f"{lint.problem_text!r}: {lint.message}" + ("" if single else " (no single suggestion, left)"))
+            findings.append(
+                f"{lint.problem_text!r}: {lint.message}" + ("" if single else " (no single suggestion, left)")
+            )
             limit = lint.span.start    # what lies to the right has changed; nothing there is touched again
             if single: fixed = self.linter.apply_suggestion(fixed, lint, lint.suggestions[0])
         return fixed, "; ".join(findings[::-1])
@@ -131,13 +183,21 @@ def choose_proofreader(
     llm_model: str | None,        # its model, or None
     cache: Path,                  # where a language model's answers are kept
 ) -> Proofreader:
-    "Harper, or the language model that the settings name; raises ValueError for half a choice and ModuleNotFoundError without `openai`."
+    """Harper, or the language model that the settings name; raises ValueError for half a choice and ModuleNotFoundError
+    without `openai`."""
     if llm_url is None and llm_model is None: return Harper(vocabulary)
     if llm_url is None or llm_model is None:
-        raise ValueError(f"llm_url and llm_model belong together: got llm_url={llm_url!r} and llm_model={llm_model!r}; give both, or neither for Harper")
-    try: from sarclip.captions.llm import LanguageModel
+        raise ValueError(
+            f"llm_url and llm_model belong together: got llm_url={llm_url!r} and llm_model={llm_model!r}; give both, "
+            f"or neither for Harper"
+        )
+    try:
+        from sarclip.captions.llm import LanguageModel
     except ModuleNotFoundError as missing:
-        raise ModuleNotFoundError(f"proofreading with a language model needs the package {missing.name}; install it with: pip install 'sarclip[llm]'") from None
+        raise ModuleNotFoundError(
+            f"proofreading with a language model needs the package {missing.name}; install it with: pip install "
+            f"'sarclip[llm]'"
+        ) from None
     return LanguageModel(llm_url, llm_model, cache, progress=True)
 
 # %% ../../nbs/api/captions/01_proofread.ipynb #c5ff898f
@@ -145,14 +205,24 @@ def proofread(
     texts: Iterable[str],                       # captions, repeats allowed
     vocabulary: Iterable[str],                  # readable class names, singular
     proofreader: Proofreader | None = None,     # who proposes; Harper if None
-) -> pd.DataFrame:                              # text, corrected, changed, reason; one row a distinct text, in order; attrs["proofreader"] its name
-    "Check each distinct caption once; accept a correction only if it says what the caption says (paper Sec. III-B; the check of facts is ours)."
+) -> pd.DataFrame:    # text, corrected, changed, reason; one row a distinct text, in order; attrs["proofreader"] its
+                      # name
+    """Check each distinct caption once; accept a correction only if it says what the caption says (paper Sec. III-B;
+    the check of facts is ours)."""
     distinct, names = list(dict.fromkeys(texts)), tuple(dict.fromkeys(vocabulary))
     reader = proofreader or Harper(names)
     proposals = reader.propose(distinct)
-    if len(proposals) != len(distinct): raise ValueError(f"{reader.name} answered {len(proposals)} of {len(distinct)} captions; it must give one proposal a caption")
-    rows = [(text, *_verdict(text, text if proposal == text else " ".join(proposal.split()), finding, names)) for text, (proposal, finding) in zip(distinct, proposals, strict=True)]
-    frame = pd.DataFrame(rows, columns=["text", "corrected", "changed", "reason"]).astype({"changed": "bool"} | dict.fromkeys(("text", "corrected", "reason"), "string"))
+    if len(proposals) != len(distinct):
+        raise ValueError(
+            f"{reader.name} answered {len(proposals)} of {len(distinct)} captions; it must give one proposal a caption"
+        )
+    rows = [
+        (text, *_verdict(text, text if proposal == text else " ".join(proposal.split()), finding, names))
+        for text, (proposal, finding) in zip(distinct, proposals, strict=True)
+    ]
+    frame = pd.DataFrame(rows, columns=["text", "corrected", "changed", "reason"]).astype(
+        {"changed": "bool"} | dict.fromkeys(("text", "corrected", "reason"), "string")
+    )
     frame.attrs["proofreader"] = reader.name
     return frame
 
@@ -166,6 +236,7 @@ def _alteration(text: str, proposal: str, names: tuple[str, ...]) -> str:
     before, after = stated(text, names), stated(proposal, names)
     if before != after: return f"facts {', '.join(before) or 'none'} would become {', '.join(after) or 'none'}"
     before, after = wording(text, names), wording(proposal, names)
-    if len(before) != len(after) or not all(map(respelt, before, after)): return f"words {' '.join(before)!r} would become {' '.join(after)!r}"
+    if len(before) != len(after) or not all(map(respelt, before, after)):
+        return f"words {' '.join(before)!r} would become {' '.join(after)!r}"
     signs = set(re.findall(r"[^\w\s]", proposal)) - set(text) - set(".,;:'’-")
     return f"it brings in {' '.join(sorted(signs))}" if signs else ""

@@ -25,7 +25,8 @@ from ..core.records import Box, Record
 
 # %% ../../nbs/api/captions/00_templates.ipynb #6b5b8a36
 _english = inflect.engine()
-_english.defan(r"(SUV|[AEFHILMNORSX]-?\d|8|11\b|18\b).*")    # said "ess-you-vee", "em-sixty", "eight", "eleven", "eighteen"
+# said "ess-you-vee", "em-sixty", "eight", "eleven", "eighteen"
+_english.defan(r"(SUV|[AEFHILMNORSX]-?\d|8|11\b|18\b).*")
 _english.defa(r"U([A-Z]V|[A-Z]?-?\d).*")    # said "you-ay-vee", "you-aitch-one"
 _english.defnoun("crossroads", "crossroads")    # one crossroads, two crossroads
 
@@ -55,7 +56,15 @@ def _list_of(n: int) -> str:
 
 # %% ../../nbs/api/captions/00_templates.ipynb #724bace5
 REGIONS = ("upper left", "upper right", "bottom left", "bottom right", "center")
-_CENTRES = {"upper left": (.25, .25), "upper right": (.75, .25), "bottom left": (.25, .75), "bottom right": (.75, .75), "center": (.5, .5)}    # x and y, shares
+# x and y, shares
+_CENTRES = {
+    "upper left": (0.25, 0.25),
+    "upper right": (0.75, 0.25),
+    "bottom left": (0.25, 0.75),
+    "bottom right": (0.75, 0.75),
+    "center": (0.5, 0.5),
+}
+
 
 def locate(
     box: Box,         # pixels
@@ -71,7 +80,12 @@ def locate(
 def _overlaps(a: float, b: float, length: float) -> dict[float, float]:
     "How much of [a, b] lies in the half of an axis around each region centre, pixels."
     quarter, half = length / 4, length / 2
-    return {.25: _positive(min(b, half) - max(a, 0)), .5: _positive(min(b, half + quarter) - max(a, quarter)), .75: _positive(min(b, length) - max(a, half))}
+    return {
+        0.25: _positive(min(b, half) - max(a, 0)),
+        0.5: _positive(min(b, half + quarter) - max(a, quarter)),
+        0.75: _positive(min(b, length) - max(a, half)),
+    }
+
 
 def _positive(x: float) -> float: return x if x > 0 else 0.
 
@@ -82,7 +96,8 @@ class Group:
     name: str        # readable class name
     region: str      # one of REGIONS
     n: int           # boxes
-    spans: tuple[tuple[float, float, float], tuple[float, float, float]]    # least, mean and greatest box centre along x and y, pixels
+    # least, mean and greatest box centre along x and y, pixels
+    spans: tuple[tuple[float, float, float], tuple[float, float, float]]
 
 def group_boxes(
     boxes: tuple[Box, ...],     # pixels
@@ -93,10 +108,20 @@ def group_boxes(
     "Boxes gathered by class and region."
     members = defaultdict(list)
     for b in boxes: members[names[b.label], locate(b, width, height)].append(b)
-    return [Group(name, region, len(group), (_span([(b.x0 + b.x1) / 2 for b in group]), _span([(b.y0 + b.y1) / 2 for b in group])))
-            for (name, region), group in sorted(members.items())]
+    return [
+        Group(
+            name,
+            region,
+            len(group),
+            (_span([(b.x0 + b.x1) / 2 for b in group]), _span([(b.y0 + b.y1) / 2 for b in group])),
+        )
+        for (name, region), group in sorted(members.items())
+    ]
 
-def _span(values: list[float]) -> tuple[float, float, float]: return min(values), fsum(values) / len(values), max(values)
+
+def _span(values: list[float]) -> tuple[float, float, float]:
+    return min(values), fsum(values) / len(values), max(values)
+
 
 _WAYS = ("left", "right"), ("above", "below")    # towards smaller and greater x, then y
 
@@ -104,7 +129,8 @@ def direction(
     first: Group,     # of one class in one region
     second: Group,    # another
 ) -> str | None:      # above, below, left or right: where the first lies seen from the second; None if undecided
-    "Direction true of every pair of centres and in accord with the two regions (paper Sec. III-B, relative descriptions)."
+    """Direction true of every pair of centres and in accord with the two regions (paper Sec. III-B, relative
+    descriptions)."""
     (_, x, _), (_, y, _) = first.spans
     (_, x2, _), (_, y2, _) = second.spans
     for axis in (0, 1) if abs(x - x2) >= abs(y - y2) else (1, 0):
@@ -115,8 +141,8 @@ def direction(
     return None
 
 # %% ../../nbs/api/captions/00_templates.ipynb #d1e68e63
-TEMPLATES = {    # id → sentence; the id starts with its family
-    "simple-1": "{An_image} of {things}.",    # the paper's
+TEMPLATES = {  # id → sentence; the id starts with its family
+    "simple-1": "{An_image} of {things}.",  # the paper's
     "simple-2": "This {image} shows {things}.",
     "simple-3": "{Things} {is_} visible in this {image}.",
     "simple-4": "{An_image} containing {things}.",
@@ -126,16 +152,18 @@ TEMPLATES = {    # id → sentence; the id starts with its family
     "simple_empty-3": "No targets are visible in this {image}.",
     "simple_empty-4": "{An_image} containing no targets.",
     "simple_empty-5": "This is {an_image} of a background without targets.",
-    "complex-1": "{An_image} reveals the distinct texture and structure of {things}.",    # the paper's
+    "complex-1": "{An_image} reveals the distinct texture and structure of {things}.",  # the paper's
     "complex-2": "The shape and outline of {things} stand out against the background of this {image}.",
     "complex-3": "In this {image}, {things} {appears} with a clear form and fine structural detail.",
     "complex-4": "The characteristic features of {things} are well resolved in this {image}.",
     "complex-5": "Within the scene of this {image}, {things} {is_} marked by characteristic brightness and texture.",
-    "absolute-1": "{An_image} of {things} located in the {place} of the image.",    # the paper's
+    "absolute-1": "{An_image} of {things} located in the {place} of the image.",  # the paper's
     "absolute-2": "In this {image}, {things} {is_} located in the {place}.",
     "absolute-3": "The {place} of this {image} contains {things}.",
     "absolute-4": "{Things} {appears} in the {place} of the {image}.",
-    "relative-1": "In this {image}, {the_first} in the {place} {is_} positioned {direction} {the_second} in the {place2}.",    # the paper's
+    # the paper's
+    "relative-1": "In this {image}, {the_first} in the {place} {is_} positioned {direction} {the_second} in the "
+                  "{place2}.",
     "relative-2": "{The_first} in the {place} of this {image} {is_} found {direction} {the_second} in the {place2}.",
     "relative-3": "This {image} shows {the_first} in the {place}, {direction} {the_second} in the {place2}.",
     "b2c_center-1": "{Things} {is_} in the center of the image.",
@@ -144,7 +172,8 @@ TEMPLATES = {    # id → sentence; the id starts with its family
     "b2c_count-2": "{An_image} with {things}.",
     "b2c_count-3": "{Things} can be seen in this {image}.",
     "b2c_count-4": "This {image} contains {things}.",
-    "b2c_count-5": "{Things} {is_} present in the image." }
+    "b2c_count-5": "{Things} {is_} present in the image.",
+}
 MORE_TEMPLATES = {    # of the extended profile only
     "simple-6": "{Things} {appears} in this {image}.",
     "simple-7": "{An_image} in which {things} can be seen.",
@@ -170,7 +199,8 @@ def template_ids(
     profile: str = "paper",             # a key of CAPTION_PROFILES
 ) -> dict[str, tuple[str, ...]]:        # kind of template, such as "simple" or "b2c_count" → its ids
     "The templates of a caption profile by kind; raises ValueError for an unknown profile."
-    if profile not in CAPTION_PROFILES: raise ValueError(f"caption profile {profile!r} is unknown; it is one of {', '.join(CAPTION_PROFILES)}")
+    if profile not in CAPTION_PROFILES:
+        raise ValueError(f"caption profile {profile!r} is unknown; it is one of {', '.join(CAPTION_PROFILES)}")
     kinds = defaultdict(list)
     for template in CAPTION_PROFILES[profile]: kinds[template.split("-")[0]].append(template)
     return {kind: tuple(ids) for kind, ids in kinds.items()}
@@ -210,7 +240,9 @@ def render(
 def _facts(kind: str, counts: dict[str, int | str], *where: str) -> Facts:
     return tuple(sorted((kind, name, n, *where) for name, n in counts.items()))
 
-def _many(counts: Counter) -> dict[str, int | str]: return {name: n if n <= 10 else "many" for name, n in counts.items()}
+def _many(counts: Counter) -> dict[str, int | str]:
+    return {name: n if n <= 10 else "many" for name, n in counts.items()}
+
 
 def claims(
     record: Record,            # one image; with boxes its size must be known
@@ -225,8 +257,10 @@ def claims(
         general = tuple(sorted({("is", names[label]) for label in record.labels}))
         groups = group_boxes(record.boxes, names, *_size(record)) if record.boxes else []
     except KeyError as missing:
-        raise ValueError(f"{record.image_id} has the class {missing}, which the manifest entry of {record.dataset} does not name; "
-                         f"add it under 'classes' (known: {', '.join(map(repr, names)) or 'none'})") from None
+        raise ValueError(
+            f"{record.image_id} has the class {missing}, which the manifest entry of {record.dataset} does not name; "
+            f"add it under 'classes' (known: {', '.join(map(repr, names)) or 'none'})"
+        ) from None
     if not groups:
         if general: return {"simple": [general], "complex": [general]}
         return {"simple_empty": [NOTHING]} if "det" in record.task and modality == "SAR" else {}
@@ -241,12 +275,24 @@ def claims(
                 "b2c_around": [_facts("around", _many(around))] if around else [],
                 "b2c_count": [(("has", name, n),) for name, n in sorted(_many(total).items())]}
     general = general or _facts("count", total)
-    return {"simple": [general], "complex": [general],
-            "absolute": [_facts("at", regions[region], region) for region in REGIONS if region in regions],
-            "relative": [(("rel", a.name, a.n, a.region, way, b.name, b.n, b.region),) for a, b in permutations(groups, 2) if (way := direction(a, b))]}
+    return {
+        "simple": [general],
+        "complex": [general],
+        "absolute": [_facts("at", regions[region], region) for region in REGIONS if region in regions],
+        "relative": [
+            (("rel", a.name, a.n, a.region, way, b.name, b.n, b.region),)
+            for a, b in permutations(groups, 2)
+            if (way := direction(a, b))
+        ],
+    }
+
 
 def _size(record: Record) -> tuple[int, int]:
-    if record.size is None: raise ValueError(f"{record.image_id} has boxes but no width and height, so their regions are unknown; let its reader state the size")
+    if record.size is None:
+        raise ValueError(
+            f"{record.image_id} has boxes but no width and height, so their regions are unknown; let its reader state "
+            f"the size"
+        )
     return record.size
 
 # %% ../../nbs/api/captions/00_templates.ipynb #42547d67
@@ -276,7 +322,8 @@ def _caption(template: str, facts: Facts, modality: str) -> Caption:
     return Caption(render(template, facts, modality), re.split("[-_]", template)[0], template, facts_json(facts))
 
 def _drawn(templates: Sequence[str], facts: Sequence[Facts], draw: int) -> Iterator[tuple[str, Facts]]:
-    "Every template with all of its facts, each pair once: a walk around the table of pairs, in steps that share no divisor with its size."
+    """Every template with all of its facts, each pair once: a walk around the table of pairs, in steps that share no
+    divisor with its size."""
     n = len(templates) * len(facts)
     step = next(s for s in count(1 + draw // n % n) if gcd(s, n) == 1)
     return ((templates[i // len(facts)], facts[i % len(facts)]) for i in ((draw + k * step) % n for k in range(n)))
@@ -291,11 +338,22 @@ def caption_record(
 ) -> list[Caption]:           # up to n captions, no text twice; empty where nothing is annotated
     "Captions of one image, drawn by a hash of (seed, image id) (paper Sec. III-B; B2C: Liu et al. 2024, RemoteCLIP)."
     if record.captions:
-        if not all(c.strip() for c in record.captions): raise ValueError(f"{record.image_id} has an empty caption; correct its caption file")
-        return [Caption(text, "human", "human", human_facts(text)) for text in dict.fromkeys(c.strip() for c in record.captions)]
-    stated, templates = {kind: facts for kind, facts in claims(record, names, modality).items() if facts}, template_ids(profile)
-    draws = hashlib.blake2b(f"{seed}/{record.image_id}".encode()).digest()    # 64 bytes: eight for each kind of template, eight for whose turn is first
-    pools = [_drawn(templates[kind], facts, int.from_bytes(draws[8 * k:8 * k + 8])) for k, (kind, facts) in enumerate(stated.items())]
+        if not all(c.strip() for c in record.captions):
+            raise ValueError(f"{record.image_id} has an empty caption; correct its caption file")
+        return [
+            Caption(text, "human", "human", human_facts(text))
+            for text in dict.fromkeys(c.strip() for c in record.captions)
+        ]
+    stated, templates = (
+        {kind: facts for kind, facts in claims(record, names, modality).items() if facts},
+        template_ids(profile),
+    )
+    # 64 bytes: eight for each kind of template, eight for whose turn is first
+    draws = hashlib.blake2b(f"{seed}/{record.image_id}".encode()).digest()
+    pools = [
+        _drawn(templates[kind], facts, int.from_bytes(draws[8 * k : 8 * k + 8]))
+        for k, (kind, facts) in enumerate(stated.items())
+    ]
     if "b2c_count" in stated: turns = chain(*pools)
     else:
         start = int.from_bytes(draws[-8:]) % max(len(pools), 1)
@@ -317,4 +375,8 @@ def class_prompts(
     modality: str = "SAR",    # "SAR" or "optical"
 ) -> list[str]:               # ten sentences
     "The ten classification templates filled with one class, five simple and five complex."
-    return [render(template, (("is", readable_name),), modality) for kind in ("simple", "complex") for template in template_ids()[kind]]
+    return [
+        render(template, (("is", readable_name),), modality)
+        for kind in ("simple", "complex")
+        for template in template_ids()[kind]
+    ]

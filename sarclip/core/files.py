@@ -26,7 +26,7 @@ def project_root() -> Path:    # the folder that holds `data_manifest.yaml`
     "Walk up from the working directory to the project; outside of it, the folder that holds the installed package."
     for folder in (Path.cwd(), *Path.cwd().parents):
         if (folder / "data_manifest.yaml").is_file(): return folder
-    return Path(__file__).resolve().parent.parent
+    return Path(__file__).resolve().parents[2]
 
 # %% ../../nbs/api/core/01_files.ipynb #0ad863ee
 def sha256_file(
@@ -68,7 +68,8 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 # %% ../../nbs/api/core/01_files.ipynb #7a63c91d
-DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)    # the last: zip with a password or an unknown compression
+# the last: zip with a password or an unknown compression
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 
 def unpack(
     archive: Path,                     # .tar (any compression) or .zip
@@ -93,8 +94,13 @@ def unpack(
         os.replace(temporary, dest)
         return count
     except (*DAMAGED, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None: raise    # the disk's; gzip's and bzip2's have no number
-        raise ValueError(f"{archive} is damaged or unsafe, or packed in a way that cannot be read ({error}); fetch it again from its owner") from error
+        # the disk's; gzip's and bzip2's have no number
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(
+            f"{archive} is damaged or unsafe, or packed in a way that cannot be read ({error}); fetch it again from "
+            f"its owner"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -102,7 +108,9 @@ def unpack(
 def _check_member(archive: Path, name: str, total: int, files: int, max_bytes: int, max_files: int) -> None:
     path = PurePosixPath(name.replace("\\", "/"))
     if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-        raise ValueError(f"{archive} holds the member {name!r}, which would land outside its folder; nothing was unpacked")
+        raise ValueError(
+            f"{archive} holds the member {name!r}, which would land outside its folder; nothing was unpacked"
+        )
     if total > max_bytes: raise ValueError(f"{archive} expands to more than {max_bytes:,} bytes; nothing was unpacked")
     if files > max_files: raise ValueError(f"{archive} holds more than {max_files:,} files; nothing was unpacked")
 
@@ -123,8 +131,13 @@ def _check_rest(archive: Path, file: IO[bytes], max_bytes: int) -> None:
     rest = 0
     while block := file.read(1 << 20):
         rest += len(block)
-        if block.strip(b"\0"): raise ValueError(f"{archive} goes on after its last readable member, so it is damaged; fetch it again from its owner")
-        if rest > max_bytes: raise ValueError(f"{archive} expands to more than {max_bytes:,} bytes; nothing was unpacked")
+        if block.strip(b"\0"):
+            raise ValueError(
+                f"{archive} goes on after its last readable member, so it is damaged; fetch it again from its owner"
+            )
+        if rest > max_bytes:
+            raise ValueError(f"{archive} expands to more than {max_bytes:,} bytes; nothing was unpacked")
+
 
 def _unpack_zip(archive: Path, dest: Path, max_bytes: int, max_files: int) -> int:
     with zipfile.ZipFile(archive) as z:

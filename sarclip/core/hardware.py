@@ -16,9 +16,24 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 # %% ../../nbs/api/core/05_hardware.ipynb #368ecb1e
-PEAK_BF16 = {    # part of the device's name → dense bfloat16 FLOP/s, from the maker's data sheets; the first that fits counts
-    "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "B200": 2250e12, "A100": 312e12, "A10G": 70e12, "A10": 125e12, "A40": 150e12,
-    "A6000": 155e12, "L40S": 362e12, "L40": 181e12, "L4": 121e12, "RTX 4090": 165e12, "RTX 3090": 71e12}
+# part of the device's name → dense bfloat16 FLOP/s, from the maker's data sheets; the first that fits counts
+PEAK_BF16 = {
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "B200": 2250e12,
+    "A100": 312e12,
+    "A10G": 70e12,
+    "A10": 125e12,
+    "A40": 150e12,
+    "A6000": 155e12,
+    "L40S": 362e12,
+    "L40": 181e12,
+    "L4": 121e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+}
+
 
 def peak_flops(
     name: str,           # of a device, as `hardware_name` gives it
@@ -39,18 +54,28 @@ def hardware_name(
     "What a measurement was made on."
     if device.type == "cuda": return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
-    models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
+    models = (
+        [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        if cpuinfo.exists()
+        else []
+    )
     return f"{models[0] if models else platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 # %% ../../nbs/api/core/05_hardware.ipynb #b179aab9
-LARGEST_TOLD_APART = 32 * 2**20    # bytes; glibc takes no higher limit between blocks that are kept and blocks that are not
+# bytes; glibc takes no higher limit between blocks that are kept and blocks that are not
+LARGEST_TOLD_APART = 32 * 2**20
 
 @contextlib.contextmanager
 def kept_memory(
     largest: int | None = None,    # bytes of the largest block that is kept, at most LARGEST_TOLD_APART; None keeps all
 ) -> Iterator[None]:
-    "Inside, freed memory stays with this process for what it asks for next; afterwards it goes back to the system. ValueError for a limit that glibc does not take."
-    if largest is not None and not 0 < largest <= LARGEST_TOLD_APART: raise ValueError(f"largest={largest}: glibc tells blocks apart up to {LARGEST_TOLD_APART} bytes; choose less, or None to keep all")
+    """Inside, freed memory stays with this process for what it asks for next; afterwards it goes back to the system.
+    ValueError for a limit that glibc does not take."""
+    if largest is not None and not 0 < largest <= LARGEST_TOLD_APART:
+        raise ValueError(
+            f"largest={largest}: glibc tells blocks apart up to {LARGEST_TOLD_APART} bytes; choose less, or None to "
+            f"keep all"
+        )
     libc = ctypes.CDLL(None)
     if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")): yield; return    # not glibc
     limit = (_MMAP_MAX, 0) if largest is None else (_MMAP_THRESHOLD, largest)
@@ -58,7 +83,13 @@ def kept_memory(
         for setting, value in (limit, (_TRIM_THRESHOLD, 2**31 - 1)): libc.mallopt(setting, value)
         yield
     finally:
-        for setting, value in ((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, LARGEST_TOLD_APART), (_TRIM_THRESHOLD, 2 * LARGEST_TOLD_APART)): libc.mallopt(setting, value)    # where glibc's own adjusting ends
+        # where glibc's own adjusting ends
+        for setting, value in (
+            (_MMAP_MAX, 65536),
+            (_MMAP_THRESHOLD, LARGEST_TOLD_APART),
+            (_TRIM_THRESHOLD, 2 * LARGEST_TOLD_APART),
+        ):
+            libc.mallopt(setting, value)
         libc.malloc_trim(0)
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4    # from malloc.h

@@ -63,7 +63,8 @@ class Problems:
         dataset: str,    # key in the manifest
         where: str,      # the file that the block reads
     ) -> Iterator[None]:
-        "Run a block that reads one file: where it fails, the file is reported and left out. Strict: the error passes as it is."
+        """Run a block that reads one file: where it fails, the file is reported and left out. Strict: the error passes
+        as it is."""
         try: yield
         except FAULTS as error: self.caught(error, dataset, where)
 
@@ -75,23 +76,30 @@ class Problems:
     ) -> None:
         "Report a file that was left out because of an error. Strict: raises the error as it is."
         if self.strict: raise error
-        top = re.escape(where.split("/")[0].partition(",")[0])    # messages name whole paths; a report goes on to other machines
+        # messages name whole paths; a report goes on to other machines
+        top = re.escape(where.split("/")[0].partition(",")[0])
         what = re.sub(rf"\S*/(?={top})", "", str(error))
         self.add(Problem(dataset, where, f"{what}; left out", kind_of(error)))
 
     def __iter__(self) -> Iterator[Problem]: return iter(self.found)
 
-    def counts(self) -> pd.DataFrame:    # columns dataset, kind, dropped, n, example (the first of its kind: where and what)
+    # columns dataset, kind, dropped, n, example (the first of its kind: where and what)
+    def counts(self) -> pd.DataFrame:
         "One row for each dataset and kind of problem, the most frequent first."
         numbers = Counter((p.dataset, p.kind, p.dropped) for p in self.found)
         first = {(p.dataset, p.kind, p.dropped): p for p in reversed(self.found)}
-        return pd.DataFrame([(*key, n, f"{first[key].where}: {first[key].what}") for key, n in numbers.most_common()], columns=["dataset", "kind", "dropped", "n", "example"])
+        return pd.DataFrame(
+            [(*key, n, f"{first[key].where}: {first[key].what}") for key, n in numbers.most_common()],
+            columns=["dataset", "kind", "dropped", "n", "example"],
+        )
 
-    def write_json(self, path: Path) -> None:    # a JSON file: {"counts": one object a kind, "problems": every single one}
+    # a JSON file: {"counts": one object a kind, "problems": every single one}
+    def write_json(self, path: Path) -> None:
         "Write counts and all problems, so that each file can be looked up."
         write_json(path, {"counts": self.counts().to_dict("records"), "problems": [asdict(p) for p in self.found]})
 
-FAULTS = (ValueError, OSError)    # what a reader raises for a file: UnicodeDecodeError, Fault and FileNotFoundError are among them
+# what a reader raises for a file: UnicodeDecodeError, Fault and FileNotFoundError are among them
+FAULTS = (ValueError, OSError)
 
 def strict_unless(
     problems: Problems | None,    # a caller's collection

@@ -48,7 +48,10 @@ def records_to_frame(
              _json(r.labels), _json([[b.label, b.x0, b.y0, b.x1, b.y1, b.polygon] for b in r.boxes]),
              _json(r.captions), _json(r.sensor)) for r in records]
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    return frame.astype({c: "Int64" for c in ("width", "height")} | {c: "string" for c in COLUMNS if c not in ("width", "height")})
+    return frame.astype(
+        {c: "Int64" for c in ("width", "height")} | {c: "string" for c in COLUMNS if c not in ("width", "height")}
+    )
+
 
 def frame_to_records(
     frame: pd.DataFrame,    # what `records_to_frame` made; further columns are ignored
@@ -61,7 +64,21 @@ def frame_to_records(
     return [record(*row) for row in frame[COLUMNS].itertuples(index=False, name=None)]
 
 # %% ../../nbs/api/core/02_records.ipynb #7c2e8bbc
-COLUMNS = ["dataset", "image_id", "path", "pixels", "split", "width", "height", "task", "labels", "boxes", "captions", "sensor"]
+COLUMNS = [
+    "dataset",
+    "image_id",
+    "path",
+    "pixels",
+    "split",
+    "width",
+    "height",
+    "task",
+    "labels",
+    "boxes",
+    "captions",
+    "sensor",
+]
+
 
 def _json(value: object) -> str: return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 

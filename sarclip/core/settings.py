@@ -36,14 +36,23 @@ class Settings(BaseModel):
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
         "Folders relative to the project, so that a printed notebook names nobody's machine."
-        for name, value in super().__repr_args__(): yield name, os.path.relpath(value, project_root()) if isinstance(value, Path) else value
+        for name, value in super().__repr_args__():
+            yield name, os.path.relpath(value, project_root()) if isinstance(value, Path) else value
+
 
 class DataSettings(Settings):
     "Notebook 00."
-    source: Literal["generated", "archives"] = Field("generated", description="simulate the data, or unpack archives from data_dir")
+
+    source: Literal["generated", "archives"] = Field(
+        "generated", description="simulate the data, or unpack archives from data_dir"
+    )
     scale: float = Field(1.0, gt=0, description="size of the generated study; 1 is about 4,600 images")
-    datasets: list[str] = Field([], description="archives: the manifest's datasets to prepare; empty means all whose files are present")
-    fetch: bool = Field(False, description="archives: bring the files of `datasets` first, where they are public or in the mirror")
+    datasets: list[str] = Field(
+        [], description="archives: the manifest's datasets to prepare; empty means all whose files are present"
+    )
+    fetch: bool = Field(
+        False, description="archives: bring the files of `datasets` first, where they are public or in the mirror"
+    )
     mirror: Path | None = Field(None, description="archives: folder that may hold the files, asked before the network")
     offline: bool = Field(False, description="archives: ask nobody on the network")
     strict: bool = Field(False, description="stop at the first fault of the data instead of counting and naming it")
@@ -51,7 +60,8 @@ class DataSettings(Settings):
     @field_validator("mirror", mode="before")
     @classmethod
     def _folder(cls, mirror: Any, info: ValidationInfo) -> Any:
-        if mirror is not None and not info.data.get("fetch"): raise ValueError("a mirror is asked only where fetch is true")
+        if mirror is not None and not info.data.get("fetch"):
+            raise ValueError("a mirror is asked only where fetch is true")
         return project_root() / mirror.removeprefix("file://") if isinstance(mirror, str) else mirror
 
 class BuildSettings(Settings):
@@ -59,15 +69,28 @@ class BuildSettings(Settings):
     captions_per_image: int = Field(5, ge=1, le=10, description="captions drawn for one image (Table I: five)")
     workers: int = Field(1, ge=1, description="processes that read and caption; the tables are the same for any number")
     strict: bool = Field(False, description="stop at the first fault of the data, instead of reporting all")
-    drop_leaks: bool = Field(True, description="leave training images out that an evaluation or the validation part holds too")
+    drop_leaks: bool = Field(
+        True, description="leave training images out that an evaluation or the validation part holds too"
+    )
     shards: bool = Field(False, description="write the training and validation parts as WebDataset shards too")
-    caption_profile: Literal["paper", "extended"] = Field("paper", description="which caption templates there are; paper: five simple, five complex, four absolute, three relative")
-    llm_url: str | None = Field(None, description="OpenAI-compatible endpoint that proofreads, such as http://localhost:11434/v1; None: Harper, offline")
+    caption_profile: Literal["paper", "extended"] = Field(
+        "paper",
+        description="which caption templates there are; paper: five simple, five complex, four absolute, three "
+                    "relative",
+    )
+    llm_url: str | None = Field(
+        None,
+        description="OpenAI-compatible endpoint that proofreads, such as http://localhost:11434/v1; None: Harper, "
+                    "offline",
+    )
     llm_model: str | None = Field(None, description="model at llm_url")
 
 class ModelSettings(Settings):
     "What the notebooks with a model share (02 to 07)."
-    backbone: str = Field("sarclip-mini", pattern=r"^\w[\w.+-]*$", description="an OpenCLIP model name, or sarclip-mini")
+
+    backbone: str = Field(
+        "sarclip-mini", pattern=r"^\w[\w.+-]*$", description="an OpenCLIP model name, or sarclip-mini"
+    )
     init: Literal[INITS] = Field("stage1", description="what stage 2 starts from")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto takes a GPU where there is one")
     epochs: int | None = Field(None, ge=1, description="passes over the images; None: the backbone's recipe")
@@ -86,45 +109,99 @@ class ModelSettings(Settings):
 
 class MethodSettings(ModelSettings):
     "What the notebooks share that train or use stage 2's own model (03 to 05 and 07)."
-    method: Literal["sarclip", "harma"] = Field("sarclip", description="what stage 2 trains: both towers, or HarMA's adapters in frozen ones (Table III)")
+
+    method: Literal["sarclip", "harma"] = Field(
+        "sarclip", description="what stage 2 trains: both towers, or HarMA's adapters in frozen ones (Table III)"
+    )
+
 
 class TrainSettings(ModelSettings):
     "What the notebooks that train share (02, 03, 06)."
     lr: float | None = Field(None, gt=0, description="peak learning rate; None: the backbone's recipe")
-    loss: Literal["clip", "facts"] = Field("clip", description="paper's eq. 1, or its variant in which equal facts are positives")
-    shift: float | None = Field(None, ge=0, le=0.5, description="random shift of training images, share of the image's width; None: the backbone's recipe")
-    max_repeats: int | None = Field(None, ge=1, description="captions of one meaning that a batch may hold; None: the backbone's recipe")
-    micro_batch: int | None = Field(None, ge=1, description="images whose activations are kept at a time; exact; None: the backbone's recipe")
-    frozen_bn: bool | None = Field(None, description="BatchNorm keeps its statistics, which a ResNet needs for micro_batch; None: the backbone's recipe")
-    checkpointing: bool | None = Field(None, description="compute a transformer's activations twice instead of keeping them; None: the backbone's recipe")
-    tensorboard: bool | None = Field(None, description="also write the log for TensorBoard; None: the backbone's recipe")
+    loss: Literal["clip", "facts"] = Field(
+        "clip", description="paper's eq. 1, or its variant in which equal facts are positives"
+    )
+    shift: float | None = Field(
+        None,
+        ge=0,
+        le=0.5,
+        description="random shift of training images, share of the image's width; None: the backbone's recipe",
+    )
+    max_repeats: int | None = Field(
+        None, ge=1, description="captions of one meaning that a batch may hold; None: the backbone's recipe"
+    )
+    micro_batch: int | None = Field(
+        None, ge=1, description="images whose activations are kept at a time; exact; None: the backbone's recipe"
+    )
+    frozen_bn: bool | None = Field(
+        None,
+        description="BatchNorm keeps its statistics, which a ResNet needs for micro_batch; None: the backbone's recipe",
+    )
+    checkpointing: bool | None = Field(
+        None,
+        description="compute a transformer's activations twice instead of keeping them; None: the backbone's recipe",
+    )
+    tensorboard: bool | None = Field(
+        None, description="also write the log for TensorBoard; None: the backbone's recipe"
+    )
+
 
 class Stage1Settings(TrainSettings):
     "Notebook 02."
-    weights: Path | None = Field(None, description="file of released weights to adopt or to start from; None: what the profile names for this init and backbone")
+
+    weights: Path | None = Field(
+        None,
+        description="file of released weights to adopt or to start from; None: what the profile names for this init "
+                    "and backbone",
+    )
+
 
 class Stage2Settings(TrainSettings, MethodSettings):
     "Notebook 03."
-    shards: Path | None = Field(None, description="folder of WebDataset shards of SAR images to train on, instead of ready arrays in memory; relative to the project's root")
+
+    shards: Path | None = Field(
+        None,
+        description="folder of WebDataset shards of SAR images to train on, instead of ready arrays in memory; "
+                    "relative to the project's root",
+    )
+
 
 class EvaluationSettings(MethodSettings):
     "Notebooks 04 and 05: the run's own model, or any checkpoint that is only a file."
-    init: str = Field("stage1", description="what stage 2 started from; for a checkpoint file, file-, its name and six digits that tell its place, set by itself")
-    checkpoint: Path | None = Field(None, description="file of weights to evaluate instead of the run's stage 2; its results get a folder of their own")
+
+    init: str = Field(
+        "stage1",
+        description="what stage 2 started from; for a checkpoint file, file-, its name and six digits that tell its "
+                    "place, set by itself",
+    )
+    checkpoint: Path | None = Field(
+        None,
+        description="file of weights to evaluate instead of the run's stage 2; its results get a folder of their own",
+    )
 
     @field_validator("init")
     @classmethod
     def _known_init(cls, init: str) -> str:
-        if init not in INITS and not init.startswith("file-"): raise ValueError(f"it takes {', '.join(INITS)}{did_you_mean(init, list(INITS))}")
+        if init not in INITS and not init.startswith("file-"):
+            raise ValueError(f"it takes {', '.join(INITS)}{did_you_mean(init, list(INITS))}")
         return init
 
 class RetrievalSettings(EvaluationSettings):
     "Notebook 04."
-    export: bool = Field(False, description="leave the test set as the peers' scripts read it: pictures, test.csv, dataset.json")
+
+    export: bool = Field(
+        False, description="leave the test set as the peers' scripts read it: pictures, test.csv, dataset.json"
+    )
+
 
 class RecognitionSettings(EvaluationSettings):
     "Notebook 05."
-    shots: list[int] = Field([1, 2, 4, 5, 8, 16], min_length=1, description="training images a class in the few-shot probes: one number or several")
+
+    shots: list[int] = Field(
+        [1, 2, 4, 5, 8, 16],
+        min_length=1,
+        description="training images a class in the few-shot probes: one number or several",
+    )
     head_epochs: int = Field(10_000, ge=1, description="epochs of the linear head (paper: 10,000)")
 
     @field_validator("shots", mode="before")
@@ -144,16 +221,26 @@ class ProtocolSettings(ModelSettings):
     "Notebook 07b."
     left_out_class: str = Field("T72", description="MSTAR class that one training never sees, to name it afterwards")
     left_out_source: str = Field("opensarship", description="SAR source that one training never sees")
-    twin_epochs: int | None = Field(None, ge=1, description="passes over the chips for the supervised twin; None: the backbone's recipe")
+    twin_epochs: int | None = Field(
+        None, ge=1, description="passes over the chips for the supervised twin; None: the backbone's recipe"
+    )
+
 
 class ReportSettings(Settings):
     "Notebook 08."
 
 NOTEBOOKS: dict[str, type[Settings]] = {
-    "00_data": DataSettings, "01_build_dataset": BuildSettings, "02_train_stage1": Stage1Settings,
-    "03_train_stage2": Stage2Settings, "04_eval_retrieval": RetrievalSettings, "05_eval_recognition": RecognitionSettings,
-    "06_ablations": AblationSettings, "07_explore": ExploreSettings, "07b_protocol": ProtocolSettings,
-    "08_report": ReportSettings}
+    "00_data": DataSettings,
+    "01_build_dataset": BuildSettings,
+    "02_train_stage1": Stage1Settings,
+    "03_train_stage2": Stage2Settings,
+    "04_eval_retrieval": RetrievalSettings,
+    "05_eval_recognition": RecognitionSettings,
+    "06_ablations": AblationSettings,
+    "07_explore": ExploreSettings,
+    "07b_protocol": ProtocolSettings,
+    "08_report": ReportSettings,
+}
 
 # %% ../../nbs/api/core/04_settings.ipynb #eb937b6b
 def load_profile(
@@ -162,12 +249,17 @@ def load_profile(
     "Read `profiles/<name>.yaml`; raises ValueError for a name without a file, or a key that is no notebook."
     folder = project_root() / "profiles"
     known = sorted(p.stem for p in folder.glob("*.yaml"))
-    if not isinstance(name, str): raise ValueError(f"parameter 'profile' takes a name, one of {', '.join(known)}, got {name!r}")
-    if name not in known: raise ValueError(f"profile {name!r} is unknown: {folder} holds {', '.join(known)}{did_you_mean(name, known)}")
+    if not isinstance(name, str):
+        raise ValueError(f"parameter 'profile' takes a name, one of {', '.join(known)}, got {name!r}")
+    if name not in known:
+        raise ValueError(f"profile {name!r} is unknown: {folder} holds {', '.join(known)}{did_you_mean(name, known)}")
     profile = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
     allowed = [*NOTEBOOKS, "title", "backbones", "inits", "main_init", "weights"]
     for key in profile:
-        if key not in allowed: raise ValueError(f"profiles/{name}.yaml: unknown key {key!r}; it takes {', '.join(allowed)}{did_you_mean(key, allowed)}")
+        if key not in allowed:
+            raise ValueError(
+                f"profiles/{name}.yaml: unknown key {key!r}; it takes {', '.join(allowed)}{did_you_mean(key, allowed)}"
+            )
     return profile
 
 def did_you_mean(
@@ -184,7 +276,8 @@ def released_weights(
     init: str,                     # what stage 2 starts from
     backbone: str,                 # an OpenCLIP model name
 ) -> Path | None:                  # the file, absolute; None where the profile names none
-    "The file of released weights that a profile names for a starting point and backbone; relative names start at the project's root."
+    """The file of released weights that a profile names for a starting point and backbone; relative names start at the
+    project's root."""
     name = ((profile.get("weights") or {}).get(init) or {}).get(backbone)
     return project_root() / name if name else None
 
@@ -193,13 +286,22 @@ def read_settings(
     notebook: str,                    # "03_train_stage2"
     namespace: Mapping[str, Any],     # the notebook's globals()
 ) -> Settings:                        # the notebook's own settings class, complete
-    "Check a notebook's parameters against its settings class; ValueError names the parameter, what it got and what it takes."
+    """Check a notebook's parameters against its settings class; ValueError names the parameter, what it got and what it
+    takes."""
     kind = NOTEBOOKS[notebook]
-    given = {k: v for k, v in namespace.items()
-             if not k.startswith("_") and k not in ("In", "Out") and isinstance(v, (type(None), bool, int, float, str, list, dict, Path))}
+    given = {
+        k: v
+        for k, v in namespace.items()
+        if not k.startswith("_")
+        and k not in ("In", "Out")
+        and isinstance(v, (type(None), bool, int, float, str, list, dict, Path))
+    }
     for name in given:
         if name not in kind.model_fields:
-            raise ValueError(f"{notebook} has no parameter {name!r}; it takes {', '.join(kind.model_fields)}{did_you_mean(name, list(kind.model_fields))}")
+            raise ValueError(
+                f"{notebook} has no parameter {name!r}; it takes "
+                f"{', '.join(kind.model_fields)}{did_you_mean(name, list(kind.model_fields))}"
+            )
     return check(notebook, {k: v for k, v in given.items() if v is not None})
 
 def check(
@@ -208,19 +310,31 @@ def check(
 ) -> Settings:                  # the notebook's settings with paths made absolute
     "Complete and validate `values`; raises ValueError with one sentence a parameter."
     kind, profile = NOTEBOOKS[notebook], load_profile(values.get("profile", "mini"))
-    folders = {"run_dir": os.environ.get("SARCLIP_RUNS", "runs"), "data_dir": os.environ.get("SARCLIP_DATA", "../shared/data")}
+    folders = {
+        "run_dir": os.environ.get("SARCLIP_RUNS", "runs"),
+        "data_dir": os.environ.get("SARCLIP_DATA", "../shared/data"),
+    }
     values = folders | (profile.get(notebook) or {}) | values
     for name in (*folders, "weights", "shards", "checkpoint"):
         if isinstance(values.get(name), str): values[name] = project_root() / values[name]
     for name in folders:
         if isinstance(values[name], Path): values[name] = values[name].resolve()
     if "weights" in kind.model_fields and values.get("weights") is None:
-        values["weights"] = released_weights(profile, values.get("init", "stage1"), values.get("backbone", "sarclip-mini"))
-    if "checkpoint" in kind.model_fields and values.get("checkpoint"): values["init"] = _init_of_file(Path(values["checkpoint"]))
-    try: return kind.model_validate(values)
+        values["weights"] = released_weights(
+            profile, values.get("init", "stage1"), values.get("backbone", "sarclip-mini")
+        )
+    if "checkpoint" in kind.model_fields and values.get("checkpoint"):
+        values["init"] = _init_of_file(Path(values["checkpoint"]))
+    try:
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise ValueError("; ".join(f"parameter {e['loc'][0]!r} of {notebook}: {e['msg'][0].lower()}{e['msg'][1:]}, got {e['input']!r}"
-                                   for e in error.errors())) from None
+        raise ValueError(
+            "; ".join(
+                f"parameter {e['loc'][0]!r} of {notebook}: {e['msg'][0].lower()}{e['msg'][1:]}, got {e['input']!r}"
+                for e in error.errors()
+            )
+        ) from None
+
 
 def _init_of_file(checkpoint: Path) -> str:
     "A name of its own for each file: many are called model.safetensors."

@@ -14,8 +14,10 @@ from PIL import Image
 # %% ../../nbs/api/data/00_imaging.ipynb #a2089f21
 def amplitude(
     pixels: np.ndarray,    # (H, W), or (H, W, C) with C up to 4, or (C, H, W); real or complex, any numeric type
-) -> np.ndarray:           # (H, W), or (H, W, 3) for three real bands; 8-bit stays 8-bit, all else becomes float with NaN for no data
-    "One number a pixel, by the table above. Raises ValueError for other shapes and types, and for pixels without any finite value."
+) -> np.ndarray:    # (H, W), or (H, W, 3) for three real bands; 8-bit stays 8-bit, all else becomes float with NaN for
+                    # no data
+    """One number a pixel, by the table above. Raises ValueError for other shapes and types, and for pixels without any
+    finite value."""
     if pixels.dtype.kind not in "buifc": raise ValueError(f"pixels must be numbers, got {pixels.dtype}")
     bands = _bands_last(pixels)
     if pixels.dtype == np.uint8 and bands.shape[-1] in (1, 3): return bands[..., 0] if bands.shape[-1] == 1 else bands
@@ -31,7 +33,9 @@ def _bands_last(pixels: np.ndarray) -> np.ndarray:    # (H, W, C) with C from 1 
     if pixels.ndim == 2: pixels = pixels[..., None]
     elif pixels.ndim == 3 and pixels.shape[2] > 4: pixels = np.moveaxis(pixels, 0, -1)
     if pixels.ndim != 3 or not 1 <= pixels.shape[2] <= 4 or pixels.size == 0:
-        raise ValueError(f"pixels must have shape (H, W), (H, W, C) or (C, H, W) with at most four bands, got {pixels.shape}")
+        raise ValueError(
+            f"pixels must have shape (H, W), (H, W, C) or (C, H, W) with at most four bands, got {pixels.shape}"
+        )
     return pixels
 
 # %% ../../nbs/api/data/00_imaging.ipynb #97e954bd
@@ -39,7 +43,8 @@ def centre_crop(
     image: np.ndarray,    # (H, W) or (H, W, C)
     size: int,            # side of the square to cut out, native pixels, > 0
 ) -> np.ndarray:          # (size, size) or (size, size, C), same type
-    "Cut the central square in native pixels; where the image is smaller, pad with NaN, or with 0 where the type has none. Raises ValueError for a size below 1."
+    """Cut the central square in native pixels; where the image is smaller, pad with NaN, or with 0 where the type has
+    none. Raises ValueError for a size below 1."""
     if size < 1: raise ValueError(f"crop size must be at least 1 pixel, got {size}")
     out = np.full((size, size, *image.shape[2:]), np.nan if image.dtype.kind in "fc" else 0, image.dtype)
     source, target = zip(*(_overlap(n, size) for n in image.shape[:2]))
@@ -69,8 +74,12 @@ def to_uint8(
     if mode == "none":
         if image.dtype == np.uint8: return image
         finite = image[~np.isnan(image)]
-        if pixels.dtype.kind != "f" or finite.min() < 0 or finite.max() > 255 or (finite % 1).any():    # floats: 8-bit files with pixels without data
-            raise ValueError(f"tone 'none' needs 8-bit pixels, got {pixels.dtype} from {finite.min():g} to {finite.max():g}; choose linear, percentile or db")
+        # floats: 8-bit files with pixels without data
+        if pixels.dtype.kind != "f" or finite.min() < 0 or finite.max() > 255 or (finite % 1).any():
+            raise ValueError(
+                f"tone 'none' needs 8-bit pixels, got {pixels.dtype} from {finite.min():g} to {finite.max():g}; "
+                f"choose linear, percentile or db"
+            )
         return np.nan_to_num(image).astype(np.uint8)
     image = image.astype(np.float64)
     values = image[~np.isnan(image)]
@@ -79,7 +88,8 @@ def to_uint8(
     elif mode == "db":
         high = 20 * np.log10(max(np.percentile(values, 99.9), np.finfo(float).tiny))
         low = high - DB_RANGE
-        with np.errstate(divide="ignore", invalid="ignore"): image = 20 * np.log10(image)    # a negative value has no level in dB: no data
+        # a negative value has no level in dB: no data
+        with np.errstate(divide="ignore", invalid="ignore"): image = 20 * np.log10(image)
     else: raise ValueError(f"unknown tone {mode!r}; choose one of none, linear, percentile, db")
     span = high - low if high > low else 1.0    # a flat image has no contrast to stretch
     return np.rint(255 * np.nan_to_num(np.clip((image - low) / span, 0, 1))).astype(np.uint8)
@@ -90,7 +100,8 @@ def letterbox(
     size: int,            # side of the resulting square, pixels, > 0
 ) -> np.ndarray:          # uint8, (size, size) or (size, size, 3)
     "Resize to fit a square without distortion, centred on black. Raises ValueError for other types, shapes or sizes."
-    if image.dtype != np.uint8: raise ValueError(f"letterbox needs 8-bit pixels, got {image.dtype}; apply to_uint8 first")
+    if image.dtype != np.uint8:
+        raise ValueError(f"letterbox needs 8-bit pixels, got {image.dtype}; apply to_uint8 first")
     if size < 1: raise ValueError(f"letterbox size must be at least 1 pixel, got {size}")
     height, width = image.shape[:2]
     scale = size / max(height, width)
@@ -104,7 +115,8 @@ def native(
     tone: Tone,            # how the tone is mapped, see `to_uint8`
     crop: int | None,      # side of the central square to cut out, native pixels; None keeps the whole image
 ) -> np.ndarray:           # uint8, (H, W), or (H, W, 3) where the image has colour
-    "Raw pixels as 8 bits in their own size, cropped before the tone is mapped. Raises ValueError for what its parts refuse."
+    """Raw pixels as 8 bits in their own size, cropped before the tone is mapped. Raises ValueError for what its parts
+    refuse."""
     image = amplitude(pixels)
     if tone != "none": image = image.astype(np.float64)    # so that a border has no data instead of zeros
     return to_uint8(image if crop is None else centre_crop(image, crop), tone)

@@ -24,9 +24,11 @@ from ..core.records import Box, Record
 from .retrieval import KS, admissible_counts, hit_probability
 
 # %% ../../nbs/api/evaluation/05_ceiling.ipynb #5b5ee840
-BOXES_PER_IMAGE = {"atrnet_star": 1.0, "sardet_100k": 2.1, "fair_csar": 5.3}    # means; see above for where they are from
+# means; see above for where they are from
+BOXES_PER_IMAGE = {"atrnet_star": 1.0, "sardet_100k": 2.1, "fair_csar": 5.3}
 SIDE = 512                                                                      # of every made-up image, pixels
-MSTAR_FOLDERS = 18                                                              # classes and variants; 180 test pairs / 10 templates
+# classes and variants; 180 test pairs / 10 templates
+MSTAR_FOLDERS = 18
 
 def table1_records(
     manifest: Manifest,       # class lists of the eight sources
@@ -44,13 +46,22 @@ def table1_records(
         n = round(share * (counts[f"{part}_images"] or 0))
         yield from _records(name, dataset, part, n, np.random.default_rng([seed, *f"{name}/{part}".encode()]))
 
-def _table1() -> dict: return yaml.safe_load((files("sarclip.core") / "paper_tables.yaml").read_text(encoding="utf-8"))["table1_dataset"]
+def _table1() -> dict:
+    return yaml.safe_load((files("sarclip.core") / "paper_tables.yaml").read_text(encoding="utf-8"))["table1_dataset"]
+
 
 def _records(name: str, dataset: Dataset, part: str, n: int, rng: np.random.Generator) -> Iterator[Record]:
     labels = [f"folder {i + 1}" for i in range(MSTAR_FOLDERS)] if name == "mstar" else list(dataset.classes)
     for i in range(n):
         path = f"{part}/{i:07}.png"
-        about = {"dataset": name, "image_id": f"{name}/{path}", "path": path, "size": (SIDE, SIDE), "task": dataset.task, "split": part}
+        about = {
+            "dataset": name,
+            "image_id": f"{name}/{path}",
+            "path": path,
+            "size": (SIDE, SIDE),
+            "task": dataset.task,
+            "split": part,
+        }
         if dataset.task == "cap": yield Record(**about, captions=(f"Scene number {i}.",))
         elif name in BOXES_PER_IMAGE: yield Record(**about, boxes=_boxes(labels, BOXES_PER_IMAGE[name], rng))
         else: yield Record(**about, labels=(labels[rng.integers(len(labels))],))
@@ -59,25 +70,41 @@ def _boxes(labels: list[str], mean: float, rng: np.random.Generator) -> tuple[Bo
     few = [labels[i] for i in rng.integers(len(labels), size=2)]
     n = 1 + rng.poisson(mean - 1)
     corners, sides = rng.uniform(0, SIDE - 100, (n, 2)).tolist(), rng.uniform(8, 100, (n, 2)).tolist()
-    second = rng.random() < 0.2    # a minority of scenes mixes classes
-    return tuple(Box(few[second and i % 2], x, y, x + w, y + h) for i, ((x, y), (w, h)) in enumerate(zip(corners, sides)))
+    second = rng.random() < 0.2  # a minority of scenes mixes classes
+    return tuple(
+        Box(few[second and i % 2], x, y, x + w, y + h) for i, ((x, y), (w, h)) in enumerate(zip(corners, sides))
+    )
 
 # %% ../../nbs/api/evaluation/05_ceiling.ipynb #9db09032
 def table1_test(
     manifest: Manifest,       # class lists of the eight sources
     seed: int,                # of everything
     share: float = 1.0,       # of Table I's sizes
-) -> pd.DataFrame:            # as `sarclip.captions.pairs.test_pairs` gives it, plus `classes`: JSON list of the image's classes
+) -> pd.DataFrame:    # as `sarclip.captions.pairs.test_pairs` gives it, plus `classes`: JSON list of the image's
+                      # classes
     "Test pairs of a made-up SARCLIP-1M with the validation sizes of Table I."
     folders = {f"folder {i + 1}": f"vehicle number {i + 1}" for i in range(MSTAR_FOLDERS)}
-    sources = {name: d.model_copy(update={"classes": d.classes | (folders if name == "mstar" else {})}) for name, d in manifest.datasets.items() if d.role == "sar"}
+    sources = {
+        name: d.model_copy(update={"classes": d.classes | (folders if name == "mstar" else {})})
+        for name, d in manifest.datasets.items()
+        if d.role == "sar"
+    }
     manifest = manifest.model_copy(update={"datasets": sources})
     records = list(table1_records(manifest, "val", seed, share))
     _, pairs = build_pairs(records, manifest, seed)
     test, by_id = test_pairs(records, pairs, sar_names(manifest), seed), {r.image_id: r for r in records}
     def classes(image: str) -> str:
         record = by_id[image]
-        return json.dumps(sorted({sources[record.dataset].classes[label] for label in (*record.labels, *(box.label for box in record.boxes))}), ensure_ascii=False)
+        return json.dumps(
+            sorted(
+                {
+                    sources[record.dataset].classes[label]
+                    for label in (*record.labels, *(box.label for box in record.boxes))
+                }
+            ),
+            ensure_ascii=False,
+        )
+
     return test.assign(classes=test.image_id.map(classes))
 
 # %% ../../nbs/api/evaluation/05_ceiling.ipynb #8048d64d
@@ -85,14 +112,22 @@ def oracle_recalls(
     test: pd.DataFrame,       # of `table1_test`
     weights: dict[str, int],  # dataset → its pairs in the paper's test set, see `table1_pairs`
 ) -> pd.DataFrame:            # level, source (a dataset, or "all") → pairs, i2t_r1 … t2i_r10 and mean_recall, percent
-    "Recalls of perfect models under the paper's protocol: for each source's queries, and for all in Table I's proportions."
+    """Recalls of perfect models under the paper's protocol: for each source's queries, and for all in Table I's
+    proportions."""
     rows = []
-    for level, (says, admits) in {"classes": _class_level(test), "facts": (test.facts.tolist(), [json.loads(a) for a in test.admits])}.items():
+    for level, (says, admits) in {
+        "classes": _class_level(test),
+        "facts": (test.facts.tolist(), [json.loads(a) for a in test.admits]),
+    }.items():
         pools = dict(zip(("i2t", "t2i"), admissible_counts(says, admits)))
-        recalls = pd.DataFrame({f"{d}_r{k}": 100 * hit_probability(k, 1, pool) for d, pool in pools.items() for k in KS})
+        recalls = pd.DataFrame(
+            {f"{d}_r{k}": 100 * hit_probability(k, 1, pool) for d, pool in pools.items() for k in KS}
+        )
         recalls["mean_recall"] = recalls.mean(axis=1)
         by_source = recalls.groupby(test.dataset.to_numpy()).mean()
-        share = pd.Series({source: weights[source] for source in by_source.index}) / sum(weights[source] for source in by_source.index)
+        share = pd.Series({source: weights[source] for source in by_source.index}) / sum(
+            weights[source] for source in by_source.index
+        )
         by_source.loc["all"] = by_source.mul(share, axis=0).sum()
         rows.append(by_source.rename_axis("source").reset_index().assign(level=level))
     return pd.concat(rows, ignore_index=True)
@@ -102,7 +137,12 @@ def table1_pairs(
 ) -> dict[str, int]:       # dataset → pairs, where the paper has any
     "Test pairs of each source as Table I prints them."
     paper = _table1()
-    return {name: n for name, d in manifest.datasets.items() if d.table1 in paper and (n := dict(zip(paper["columns"], paper[d.table1]))["test_pairs"])}
+    return {
+        name: n
+        for name, d in manifest.datasets.items()
+        if d.table1 in paper and (n := dict(zip(paper["columns"], paper[d.table1]))["test_pairs"])
+    }
+
 
 def _class_level(test: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     "What a caption says of classes, and what of that is true of each image."
@@ -116,7 +156,10 @@ def _classes_said(facts: str) -> str:
     "JSON list of the classes that facts name; free text stands for itself."
     atoms = json.loads(facts)
     if atoms[0][0] == "text": return json.dumps(atoms[0][1])
-    return json.dumps(sorted({word for atom in atoms for word in ([atom[1], atom[5]] if atom[0] == "rel" else [atom[1]])}), ensure_ascii=False)
+    return json.dumps(
+        sorted({word for atom in atoms for word in ([atom[1], atom[5]] if atom[0] == "rel" else [atom[1]])}),
+        ensure_ascii=False,
+    )
 
 # %% ../../nbs/api/evaluation/05_ceiling.ipynb #a2b48a74
 def ceiling_figure(

@@ -17,12 +17,13 @@ from matplotlib.figure import Figure
 from scipy.ndimage import binary_dilation
 
 from ..data.imaging import Tone, amplitude, centre_crop, letterbox, to_uint8
-from ..data.readers import load_pixels
+from ..data.pixels import load_pixels
 from ..core.records import frame_to_records
-from ..data.simulate import SHADOW, TARGET
+from ..data.simulate.vehicles import SHADOW, TARGET
 
 # %% ../../nbs/api/evaluation/06_clutter.ipynb #a821ba9e
-NATIVE = 128    # side of the part of a chip that is taken apart, native pixels; the smallest chips of the ten classes have as many
+# side of the part of a chip that is taken apart, native pixels; the smallest chips of the ten classes have as many
+NATIVE = 128
 MARGIN = 2      # pixels around target and shadow that go with them
 
 def load_label_maps(
@@ -35,8 +36,12 @@ def load_label_maps(
     labels = []
     for image_id, path in zip(chips.image_id, chips.path):
         name = PurePosixPath(path).name
-        found = by_name.get(name) or by_name.get(PurePosixPath(path).stem)    # HB03333.003 is a whole name in the owner's release
-        if found is None: raise ValueError(f"there is no label map of {image_id}; choose chips of the ten classes at 15 and 17 degrees")
+        # HB03333.003 is a whole name in the owner's release
+        found = by_name.get(name) or by_name.get(PurePosixPath(path).stem)
+        if found is None:
+            raise ValueError(
+                f"there is no label map of {image_id}; choose chips of the ten classes at 15 and 17 degrees"
+            )
         labels.append(centre_crop(load_pixels(Path(datasets_dir) / found[1], found[0]), NATIVE))
     return np.stack(labels)
 
@@ -47,8 +52,15 @@ def load_chips(
     crop: int,                # side of the centre crop that models see, native pixels
 ) -> np.ndarray:              # uint8 (N, NATIVE, NATIVE) in the order of `chips`
     "The centre of each chip in the tone of its central crop."
-    return np.stack([in_tone_of_centre(centre_crop(amplitude(load_pixels(Path(datasets_dir) / root, record)), NATIVE), tone, crop)
-                     for record, root, tone in zip(frame_to_records(chips), chips.root, chips.tone)])
+    return np.stack(
+        [
+            in_tone_of_centre(
+                centre_crop(amplitude(load_pixels(Path(datasets_dir) / root, record)), NATIVE), tone, crop
+            )
+            for record, root, tone in zip(frame_to_records(chips), chips.root, chips.tone)
+        ]
+    )
+
 
 def in_tone_of_centre(
     chip: np.ndarray,    # magnitude (H, W)
@@ -73,7 +85,8 @@ def take_apart(
     seed: int,               # of the swaps
 ) -> dict[str, np.ndarray]:  # each of KINDS → uint8 (N, size, size, 1)
     "The same chips with only one thing left in them; ValueError where there is no other class to swap with."
-    if len(np.unique(classes)) < 2: raise ValueError(f"swapping backgrounds needs chips of two classes, got {np.unique(classes).tolist()}")
+    if len(np.unique(classes)) < 2:
+        raise ValueError(f"swapping backgrounds needs chips of two classes, got {np.unique(classes).tolist()}")
     first = (NATIVE - crop) // 2
     middle = np.s_[first:first + crop, first:first + crop]
     grey = int(np.median(chips[labels == 0]))
@@ -87,7 +100,11 @@ def take_apart(
         parts["shadow"].append(np.where(label == SHADOW, whole, grey))
         parts["clutter"].append(field)
         parts["swapped"].append(np.where(binary_dilation(label > 0, iterations=MARGIN), whole, other))
-    return {kind: np.stack([letterbox(image.astype(np.uint8), size) for image in images])[..., None] for kind, images in parts.items()}
+    return {
+        kind: np.stack([letterbox(image.astype(np.uint8), size) for image in images])[..., None]
+        for kind, images in parts.items()
+    }
+
 
 def _quietest_corner(chip: np.ndarray, label: np.ndarray, crop: int, grey: int) -> np.ndarray:
     "The corner with the fewest pixels of target and shadow, these made grey."
@@ -101,17 +118,41 @@ def _of_another_class(classes: np.ndarray, rng: np.random.Generator) -> np.ndarr
 
 # %% ../../nbs/api/evaluation/06_clutter.ipynb #dd4eed31
 def clutter_figure(
-    accuracies: Mapping[tuple[str, str], Mapping[str, float]],    # (model, what the probe was taught on) → kind → accuracy, percent
+    # (model, what the probe was taught on) → kind → accuracy, percent
+    accuracies: Mapping[tuple[str, str], Mapping[str, float]],
     chance: float,                                                # percent
 ) -> Figure:
     "Accuracy on each part of the chips, by model and by what its probe was taught on."
     taught = list(dict.fromkeys(how for _, how in accuracies))
-    figure, axes = plt.subplots(1, len(taught), figsize=(4.5 * len(taught) + 1, 3), sharey=True, squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(taught), figsize=(4.5 * len(taught) + 1, 3), sharey=True, squeeze=False, layout="constrained"
+    )
     for ax, how in zip(axes[0], taught):
-        rows = pd.DataFrame([(model, kind, value) for (model, by), kinds in accuracies.items() if by == how for kind, value in kinds.items()], columns=["model", "kind", "accuracy"])
+        rows = pd.DataFrame(
+            [
+                (model, kind, value)
+                for (model, by), kinds in accuracies.items()
+                if by == how
+                for kind, value in kinds.items()
+            ],
+            columns=["model", "kind", "accuracy"],
+        )
         sns.barplot(rows, x="kind", y="accuracy", hue="model", ax=ax, legend=ax is axes[0][-1])
         ax.axhline(chance, color="gray", linestyle=":")
-        ax.annotate("chance", (1, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color="dimgray")
-        ax.set(title=f"probe taught on {how}", xlabel="what the test image shows", ylabel="accuracy [%]" if ax is axes[0][0] else "", ylim=(0, 100))
+        ax.annotate(
+            "chance",
+            (1, chance),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize=8,
+            color="dimgray",
+        )
+        ax.set(
+            title=f"probe taught on {how}",
+            xlabel="what the test image shows",
+            ylabel="accuracy [%]" if ax is axes[0][0] else "",
+            ylim=(0, 100),
+        )
     axes[0][-1].legend(title=None, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure

@@ -23,7 +23,8 @@ from safetensors.numpy import save_file
 
 from ..core.files import atomic_path
 from ..training.loader import preprocess, to_tensor
-from ..models.factory import Encoder, encode_image, encode_text
+from ..models.encode import encode_image, encode_text
+from ..models.factory import Encoder
 
 # %% ../../nbs/api/evaluation/00_features.ipynb #cd40e517
 def check_values(
@@ -35,8 +36,11 @@ def check_values(
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(f"{what} must be a matrix of at least one row and one column, got shape {values.shape}")
     if not (finite := np.isfinite(values).all(1)).all():
-        raise ValueError(f"{what} hold NaN or infinity in {int((~finite).sum())} of {len(values)} rows, first in row {int(finite.argmin())}; "
-                         "look for a diverged training or a broken checkpoint")
+        raise ValueError(
+            f"{what} hold NaN or infinity in {int((~finite).sum())} of {len(values)} rows, first in row "
+            f"{int(finite.argmin())}; "
+            "look for a diverged training or a broken checkpoint"
+        )
     return values
 
 
@@ -60,10 +64,16 @@ def as_arrays(
 ) -> tuple[np.ndarray, ...]:            # float32 matrices of equal width
     "The one gate of every evaluator: finite, of equal width, of one model; ValueError otherwise."
     models = {f.model for f in features if isinstance(f, Features)}
-    if len(models) > 1: raise ValueError(f"features of different models cannot be compared: {', '.join(sorted(m[:12] for m in models))}")
+    if len(models) > 1:
+        raise ValueError(
+            f"features of different models cannot be compared: {', '.join(sorted(m[:12] for m in models))}"
+        )
     arrays = tuple(f.values if isinstance(f, Features) else check_values(f) for f in features)
     if len({a.shape[1] for a in arrays}) > 1:
-        raise ValueError(f"features must have one width, got {' and '.join(str(a.shape[1]) for a in arrays)}; were they made by one model?")
+        raise ValueError(
+            f"features must have one width, got {' and '.join(str(a.shape[1]) for a in arrays)}; were they made by "
+            f"one model?"
+        )
     return arrays
 
 
@@ -75,25 +85,40 @@ def as_unit_arrays(
     for array in arrays:
         lengths = np.sqrt(np.einsum("nd,nd->n", array, array))
         if (off := np.abs(lengths - 1) > 1e-3).any():
-            raise ValueError(f"features must be unit vectors to be compared by cosine, but row {int(off.argmax())} has length {lengths[off.argmax()]:.3g}; "
-                             "use image_features and text_features, or normalise them")
+            raise ValueError(
+                f"features must be unit vectors to be compared by cosine, but row {int(off.argmax())} has length "
+                f"{lengths[off.argmax()]:.3g}; "
+                "use image_features and text_features, or normalise them"
+            )
     return arrays
 
 # %% ../../nbs/api/evaluation/00_features.ipynb #6583c0ea
-Metrics = dict[str, float | int | str | list[float]]    # "<task>/<dataset>/<metric>" -> value; flat, JSON-ready, shares in percent
+# "<task>/<dataset>/<metric>" -> value; flat, JSON-ready, shares in percent
+Metrics = dict[str, float | int | str | list[float]]
 COMPANIONS = ("ci95", "chance", "ceiling", "majority")  # what may stand after a metric
 
 
 def metric_rows(
     metrics: Metrics,    # of any evaluator, or of several together
-) -> pd.DataFrame:       # one row a number: task, dataset, metric, value, low, high, chance, ceiling, majority (NaN where there is none)
+) -> pd.DataFrame:    # one row a number: task, dataset, metric, value, low, high, chance, ceiling, majority (NaN where
+                      # there is none)
     "Metrics as rows, each number beside its 95% interval and its yardsticks; notes, which are words, take no part."
     rows = []
     for key, value in metrics.items():
         if isinstance(value, str | list) or key.rpartition("/")[2] in COMPANIONS: continue
         *task, dataset, metric = key.split("/", 3 if key.startswith("untrained/") else 2)
         low, high = metrics.get(f"{key}/ci95", (np.nan, np.nan))
-        rows.append(("/".join(task), dataset, metric, float(value), low, high, *(metrics.get(f"{key}/{name}", np.nan) for name in COMPANIONS[1:])))
+        rows.append(
+            (
+                "/".join(task),
+                dataset,
+                metric,
+                float(value),
+                low,
+                high,
+                *(metrics.get(f"{key}/{name}", np.nan) for name in COMPANIONS[1:]),
+            )
+        )
     return pd.DataFrame(rows, columns=["task", "dataset", "metric", "value", "low", "high", *COMPANIONS[1:]])
 
 # %% ../../nbs/api/evaluation/00_features.ipynb #1476b3ac
@@ -120,7 +145,8 @@ def _stream(
     parts = []
     for start in range(0, len(items), batch_size)[:max_batches]:
         vectors = encode(items[start:start + batch_size]).float()
-        parts.append(torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy())     # again: half precision is only roughly of length 1
+        # again: half precision is only roughly of length 1
+        parts.append(torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy())
     return check_values(np.concatenate(parts), f"features of {len(items)} {what}")
 
 
@@ -156,11 +182,14 @@ def text_features(
 
 def class_text_features(
     encoder: Encoder,                       # model, tokenizer and normalisation
-    prompts: Mapping[str, Sequence[str]],   # class -> its prompts, for example `sarclip.captions.templates.class_prompts`
+    # class -> its prompts, for example `sarclip.captions.templates.class_prompts`
+    prompts: Mapping[str, Sequence[str]],
     batch_size: int = 256,                  # texts at a time
 ) -> np.ndarray:                            # one unit vector a class, in the order of `prompts`, float32 (C, D)
-    "Prompt ensemble: the mean direction of each class's prompts, normalised again (CLIP, Radford et al. 2021, Sec. 3.1.4)."
-    if empty := [name for name, texts in prompts.items() if not len(texts)]: raise ValueError(f"class {empty[0]!r} has no prompts")
+    """Prompt ensemble: the mean direction of each class's prompts, normalised again (CLIP, Radford et al. 2021, Sec.
+    3.1.4)."""
+    if empty := [name for name, texts in prompts.items() if not len(texts)]:
+        raise ValueError(f"class {empty[0]!r} has no prompts")
     features = text_features(encoder, [text for texts in prompts.values() for text in texts], batch_size)
     ends = np.cumsum([len(texts) for texts in prompts.values()])
     means = np.stack([part.mean(0) for part in np.split(features, ends[:-1])])
@@ -175,7 +204,8 @@ def model_key(
     for name, tensor in sorted(encoder.model.state_dict().items()):
         tensor = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())      # bytes, whatever the type: numpy knows no bfloat16
+        # bytes, whatever the type: numpy knows no bfloat16
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
@@ -195,7 +225,12 @@ def save_features(
     features: Features,
 ) -> None:
     "Write features with their ids and keys, whole or not at all."
-    header = {"ids": json.dumps(features.ids), "model": features.model, "data": features.data, "preprocessing": features.preprocessing}
+    header = {
+        "ids": json.dumps(features.ids),
+        "model": features.model,
+        "data": features.data,
+        "preprocessing": features.preprocessing,
+    }
     with atomic_path(Path(path)) as temporary: save_file({"values": features.values}, temporary, header)
 
 
@@ -205,18 +240,28 @@ def load_features(
     data: str | None = None,             # refuse features of any other data
     preprocessing: str | None = None,    # refuse features of any other preprocessing
 ) -> Features:
-    "Read stored features. Raises FileNotFoundError, or ValueError for a damaged file or one that is not what was asked for."
+    """Read stored features. Raises FileNotFoundError, or ValueError for a damaged file or one that is not what was
+    asked for."""
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"there are no features at {path}; extract them first")
     try:
         with safe_open(path, "np") as f:
             header = f.metadata()
-            stored = Features(f.get_tensor("values"), tuple(json.loads(header["ids"])), header["model"], header["data"], header["preprocessing"])
+            stored = Features(
+                f.get_tensor("values"),
+                tuple(json.loads(header["ids"])),
+                header["model"],
+                header["data"],
+                header["preprocessing"],
+            )
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a whole features file ({error}); delete it and extract again") from error
     for what, wanted in (("model", model), ("data", data), ("preprocessing", preprocessing)):
         if wanted is not None and getattr(stored, what) != wanted:
-            raise ValueError(f"{path} holds features of another {what} ({getattr(stored, what)[:40]}, wanted {wanted[:40]}); extract again")
+            raise ValueError(
+                f"{path} holds features of another {what} ({getattr(stored, what)[:40]}, wanted {wanted[:40]}); "
+                f"extract again"
+            )
     return stored
 
 
@@ -231,10 +276,16 @@ def stored_features(
     visual = isinstance(items, np.ndarray)
     model, data = model_key(encoder), data_key(items)
     preprocessing = f"normalised {list(encoder.mean)} {list(encoder.std)}" if visual else "tokenised by the encoder"
-    path = Path(store) / f"{'images' if visual else 'texts'}-{model[:16]}-{data[:16]}-{hashlib.sha256(preprocessing.encode()).hexdigest()[:8]}.safetensors"
+    path = (
+        Path(store)
+        / f"{'images' if visual else 'texts'}-{model[:16]}-{data[:16]}-{hashlib.sha256(preprocessing.encode()).hexdigest()[:8]}.safetensors"
+    )
     if path.is_file():
         stored = load_features(path, model, data, preprocessing)
-        if stored.ids != tuple(ids): raise ValueError(f"{path} holds the same data under other ids; delete it, or pass the ids it was stored with")
+        if stored.ids != tuple(ids):
+            raise ValueError(
+                f"{path} holds the same data under other ids; delete it, or pass the ids it was stored with"
+            )
         return stored
     extract = image_features if visual else text_features
     features = Features(extract(encoder, items, batch_size), tuple(ids), model, data, preprocessing)

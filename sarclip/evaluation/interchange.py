@@ -18,7 +18,9 @@ from PIL import Image
 
 from ..core.files import atomic_path, write_json, write_text
 from ..models.harma import add_harma
-from ..models.factory import RELEASES, Encoder, apply_weights, create, load_weights, saved_description
+from ..models.factory import Encoder, create
+from ..models.releases import RELEASES
+from ..models.weights import apply_weights, load_weights, saved_description
 
 # %% ../../nbs/api/evaluation/10_interchange.ipynb #ff3ed169
 def write_pictures(
@@ -30,7 +32,8 @@ def write_pictures(
         raise ValueError(f"pictures must be uint8 (N, S, S, 1 or 3), got {images.dtype} {images.shape}")
     names = [f"{i:06d}.png" for i in range(len(images))]
     for name, image in zip(names, images):
-        with atomic_path(Path(folder) / name) as temporary: Image.fromarray(image.squeeze(-1) if image.shape[2] == 1 else image).save(temporary, format="PNG")
+        with atomic_path(Path(folder) / name) as temporary:
+            Image.fromarray(image.squeeze(-1) if image.shape[2] == 1 else image).save(temporary, format="PNG")
     return names
 
 # %% ../../nbs/api/evaluation/10_interchange.ipynb #87576204
@@ -48,7 +51,8 @@ def write_sarvlm_csv(
 
 def _check_pairs(names: Sequence[str], captions: Sequence[str]) -> None:
     if not len(names): raise ValueError("there are no pairs to write")
-    if len(names) != len(captions): raise ValueError(f"each picture needs one caption, got {len(names)} pictures and {len(captions)} captions")
+    if len(names) != len(captions):
+        raise ValueError(f"each picture needs one caption, got {len(names)} pictures and {len(captions)} captions")
 
 # %% ../../nbs/api/evaluation/10_interchange.ipynb #b40b261b
 def write_karpathy_json(
@@ -71,7 +75,8 @@ def export_test_set(
     images: np.ndarray,      # their pictures in the same order, uint8 (N, S, S, C)
 ) -> None:
     "Pictures and both files in one folder; ValueError unless each pair has its picture."
-    if len(test) != len(images): raise ValueError(f"each pair needs its picture, got {len(test)} pairs and {len(images)} pictures")
+    if len(test) != len(images):
+        raise ValueError(f"each pair needs its picture, got {len(test)} pairs and {len(images)} pictures")
     names = write_pictures(Path(folder) / "images", images)
     write_sarvlm_csv(Path(folder) / "test.csv", names, list(test.caption))
     write_karpathy_json(Path(folder) / "dataset.json", names, list(test.caption))
@@ -82,16 +87,35 @@ def encoder_from_file(
     weights: Path,                            # .safetensors, a PyTorch checkpoint or a TorchScript archive
     device: str | torch.device = "cpu",       # where to put the model; "auto" takes a GPU where there is one
 ) -> Encoder:                                 # in evaluation mode
-    "An encoder from a file; FileNotFoundError, or ValueError naming the file, when it is missing, damaged, does not fit or holds NaN."
+    """An encoder from a file; FileNotFoundError, or ValueError naming the file, when it is missing, damaged, does not
+    fit or holds NaN."""
     weights = Path(weights)
     saved = saved_description(weights)
-    release = next((releases[backbone] for releases in RELEASES.values() if backbone in releases and releases[backbone].is_file(weights)), None)
+    release = next(
+        (
+            releases[backbone]
+            for releases in RELEASES.values()
+            if backbone in releases and releases[backbone].is_file(weights)
+        ),
+        None,
+    )
     architecture, preprocess = (release.architecture, release.preprocess) if release else (backbone, None)
     preprocess = saved.get("preprocess_cfg", preprocess)
     if "harma" in saved:
         encoder = add_harma(create(architecture, device=device, preprocess=preprocess), **saved["harma"])
         apply_weights(encoder.model, load_weights(weights), source=f"weights {weights}")
-    else: encoder = create(architecture, weights=weights, device=device, allow=("*.num_batches_tracked",), preprocess=preprocess)
-    if broken := [name for name, tensor in encoder.model.state_dict().items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
-        raise ValueError(f"weights {weights} hold NaN or infinity in {broken[0]}{f' and {len(broken) - 1} more' if len(broken) > 1 else ''}; they come from a diverged training")
+    else:
+        encoder = create(
+            architecture, weights=weights, device=device, allow=("*.num_batches_tracked",), preprocess=preprocess
+        )
+    if broken := [
+        name
+        for name, tensor in encoder.model.state_dict().items()
+        if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]:
+        raise ValueError(
+            f"weights {weights} hold NaN or infinity in "
+            f"{broken[0]}{f' and {len(broken) - 1} more' if len(broken) > 1 else ''}; they come from a diverged "
+            f"training"
+        )
     return encoder

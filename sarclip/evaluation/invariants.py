@@ -26,31 +26,44 @@ def retrieval_invariants(
     seed: int = 0,                       # of the draw and the shuffles
     pairs: int = 512,                    # how many pairs to check with, at most
     shuffles: int = 4,                   # how many shuffled pairings are averaged
-) -> Metrics:                            # invariant/retrieval/…: ranks a permutation changed, shuffled recall beside chance, and whether both hold (1 or 0)
+) -> Metrics:    # invariant/retrieval/…: ranks a permutation changed, shuffled recall beside chance, and whether both
+                 # hold (1 or 0)
     "Permuting the pairs changes nothing; shuffling captions against images leaves no more than chance."
     x, y = as_unit_arrays(images, texts)
-    if not len(x) == len(y) == len(facts): raise ValueError(f"every image needs a caption and facts, got {len(x)} images, {len(y)} captions and {len(facts)} facts")
+    if not len(x) == len(y) == len(facts):
+        raise ValueError(
+            f"every image needs a caption and facts, got {len(x)} images, {len(y)} captions and {len(facts)} facts"
+        )
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.choice(len(x), min(pairs, len(x)), replace=False))
     x, y, said = x[drawn], y[drawn], [facts[i] for i in drawn]
 
-    def ranks(order: np.ndarray, partners: np.ndarray) -> pd.DataFrame:    # one row a pair of `order`, one column a question
+    # one row a pair of `order`, one column a question
+    def ranks(order: np.ndarray, partners: np.ndarray) -> pd.DataFrame:
         told = [said[k] for k in partners]
-        return query_table(x[order], y[partners], told, [{fact} for fact in told]).pivot(index="pair", columns=["protocol", "direction"], values="rank")
+        return query_table(x[order], y[partners], told, [{fact} for fact in told]).pivot(
+            index="pair", columns=["protocol", "direction"], values="rank"
+        )
 
     n, same, order = len(x), np.arange(len(x)), rng.permutation(len(x))
     changed = int((ranks(same, same).to_numpy()[order] != ranks(order, order).to_numpy()).sum())
     strings = pd.concat([ranks(same, rng.permutation(n))["strings"] for _ in range(shuffles)])
     chances = np.minimum(np.array(KS) / n, 1)
     found, chance = 100 * float(np.mean([(strings <= k).to_numpy().mean() for k in KS])), 100 * float(chances.mean())
-    # One query's hits at the three K move together at worst; the queries of a random pairing are all but independent, its two directions not.
+    # One query's hits at the three K move together at worst; the queries of a random pairing are all but independent,
+    # its two directions not.
     spread = 100 * float(np.sqrt(chances * (1 - chances)).mean()) / np.sqrt(n * shuffles)
-    return {"invariant/retrieval/permuted_ranks_changed": changed, "invariant/retrieval/permuted_holds": int(changed == 0),
-            "invariant/retrieval/shuffled_mean_recall": found, "invariant/retrieval/shuffled_mean_recall/chance": chance,
-            "invariant/retrieval/shuffled_holds": int(found <= chance + 4 * spread)}
+    return {
+        "invariant/retrieval/permuted_ranks_changed": changed,
+        "invariant/retrieval/permuted_holds": int(changed == 0),
+        "invariant/retrieval/shuffled_mean_recall": found,
+        "invariant/retrieval/shuffled_mean_recall/chance": chance,
+        "invariant/retrieval/shuffled_holds": int(found <= chance + 4 * spread),
+    }
 
 # %% ../../nbs/api/evaluation/04_invariants.ipynb #7c4a8c85
-IMAGE_PATH = ("visual.", "harma.image.", "harma.shared.")    # weights that an image passes: its tower, and HarMA's adapters in it
+# weights that an image passes: its tower, and HarMA's adapters in it
+IMAGE_PATH = ("visual.", "harma.image.", "harma.shared.")
 
 def frozen_tower_invariants(
     encoder: Encoder,                    # model, tokenizer and normalisation
@@ -58,7 +71,8 @@ def frozen_tower_invariants(
     labels: Sequence[str],               # their class names, two classes or more
     classes: Collection[str],            # all class names
     seed: int = 0,                       # of the scrambling and the probe
-) -> Metrics:                            # invariant/frozen_image_tower/…: feature values and probe scores that differ, and whether it holds (1 or 0)
+) -> Metrics:    # invariant/frozen_image_tower/…: feature values and probe scores that differ, and whether it holds (1
+                 # or 0)
     "Whatever happens to the text tower, image features and the probes on them stay bit-identical."
     other = copy.deepcopy(encoder.model)
     rng = torch.Generator().manual_seed(seed)
@@ -69,5 +83,8 @@ def frozen_tower_invariants(
     first, second = (image_features(e, images) for e in (encoder, scrambled))
     probes = [linear_probe(x, labels, x, labels, list(classes), seed).scores for x in (first, second)]
     changed = int((first != second).sum()), int((probes[0] != probes[1]).sum())
-    return {"invariant/frozen_image_tower/changed_features": changed[0], "invariant/frozen_image_tower/changed_scores": changed[1],
-            "invariant/frozen_image_tower/holds": int(changed == (0, 0))}
+    return {
+        "invariant/frozen_image_tower/changed_features": changed[0],
+        "invariant/frozen_image_tower/changed_scores": changed[1],
+        "invariant/frozen_image_tower/holds": int(changed == (0, 0)),
+    }

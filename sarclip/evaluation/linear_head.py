@@ -27,7 +27,9 @@ class Head:
 
     def __post_init__(self):
         if self.weight.ndim != 2 or self.bias.shape != self.weight.shape[:1]:
-            raise ValueError(f"a head needs weights (C, D) and one bias a class, got {self.weight.shape} and {self.bias.shape}")
+            raise ValueError(
+                f"a head needs weights (C, D) and one bias a class, got {self.weight.shape} and {self.bias.shape}"
+            )
 
     def recognise(self,
         test_x: np.ndarray | Features,    # features of the test images, (M, D)
@@ -36,13 +38,21 @@ class Head:
     ) -> Recognition:                     # scores are log-odds
         "What the head makes of the test images; ValueError if features, labels or classes do not fit it."
         x, _ = as_arrays(test_x, self.weight)
-        if len(classes) != len(self.weight): raise ValueError(f"the class list has {len(classes)} names but the head has {len(self.weight)} rows")
-        if len(x) != len(test_y): raise ValueError(f"each test image needs one label, got {len(x)} rows of features and {len(test_y)} labels")
-        return Recognition(tuple(classes), class_indices(test_y, classes, "test labels"), x @ self.weight.T.astype(np.float32) + self.bias.astype(np.float32), self.note)
+        if len(classes) != len(self.weight):
+            raise ValueError(f"the class list has {len(classes)} names but the head has {len(self.weight)} rows")
+        if len(x) != len(test_y):
+            raise ValueError(f"each test image needs one label, got {len(x)} rows of features and {len(test_y)} labels")
+        return Recognition(
+            tuple(classes),
+            class_indices(test_y, classes, "test labels"),
+            x @ self.weight.T.astype(np.float32) + self.bias.astype(np.float32),
+            self.note,
+        )
 
 
 def text_head(
-    class_text_features: np.ndarray | Features,    # one unit vector a class, `sarclip.evaluation.features.class_text_features`, (C, D)
+    # one unit vector a class, `sarclip.evaluation.features.class_text_features`, (C, D)
+    class_text_features: np.ndarray | Features,
     scale: float = 100.0,                          # of the logits, the largest that CLIP's training allows
 ) -> Head:
     "The classes' texts as a head without bias."
@@ -80,26 +90,42 @@ def fit_head(
     config: HeadConfig = HeadConfig(),
     seed: int = 0,                     # of the cross-validation folds that choose the penalty
 ) -> Head:
-    "Minimise cross-entropy plus ridge by full-batch AdamW (paper eqs. 2 to 4); ValueError for parts that do not fit, FloatingPointError if it diverges."
+    """Minimise cross-entropy plus ridge by full-batch AdamW (paper eqs. 2 to 4); ValueError for parts that do not fit,
+    FloatingPointError if it diverges."""
     x, y, _, _ = check_parts(train_x, train_y, train_x, train_y, classes)
     if start.weight.shape != (len(classes), x.shape[1]):
-        raise ValueError(f"the starting head is {start.weight.shape} but the task needs {(len(classes), x.shape[1])}: one row a class, one column a feature")
+        raise ValueError(
+            f"the starting head is {start.weight.shape} but the task needs {(len(classes), x.shape[1])}: one row a "
+            f"class, one column a feature"
+        )
     mean, scale = standardiser(x)
     standard = (x - mean) * scale
     strength, how = choose_strength(standard, y, seed)
     axes = np.linalg.eigh(standard.T.astype(np.float64) @ standard)[1].T      # (D, D), orthonormal rows
-    turned = torch.from_numpy(np.column_stack([standard @ axes.T, np.ones(len(x))]).astype(np.float32))     # the last column meets the bias
+    # the last column meets the bias
+    turned = torch.from_numpy(np.column_stack([standard @ axes.T, np.ones(len(x))]).astype(np.float32))
     stretch = np.divide(1, scale, out=np.zeros(len(scale)), where=scale > 0)
     first = np.column_stack([start.weight * stretch @ axes.T, start.weight @ mean + start.bias]).T
-    last = _adamw(turned, torch.from_numpy(y), torch.from_numpy(first).float(), x.shape[1] / (strength * len(x)), config).double().numpy().T
-    if not np.isfinite(last).all(): raise FloatingPointError(f"the linear head diverged at learning rate {config.lr:g}; lower it")
+    last = (
+        _adamw(turned, torch.from_numpy(y), torch.from_numpy(first).float(), x.shape[1] / (strength * len(x)), config)
+        .double()
+        .numpy()
+        .T
+    )
+    if not np.isfinite(last).all():
+        raise FloatingPointError(f"the linear head diverged at learning rate {config.lr:g}; lower it")
     weight = last[:, :-1] @ axes * scale
-    return Head(weight, last[:, -1] - weight @ mean, f"{config.epochs} epochs of AdamW at {config.lr:g} from {start.note}; {how}")
+    return Head(
+        weight,
+        last[:, -1] - weight @ mean,
+        f"{config.epochs} epochs of AdamW at {config.lr:g} from {start.note}; {how}",
+    )
 
 
 @torch.inference_mode()
 def _adamw(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, ridge: float, config: HeadConfig) -> torch.Tensor:
-    "Full-batch AdamW on softmax regression, its gradient written out: two products and a softmax a step; the last row is the bias, unpenalised."
+    """Full-batch AdamW on softmax regression, its gradient written out: two products and a softmax a step; the last row
+    is the bias, unpenalised."""
     target = torch.nn.functional.one_hot(y, weight.shape[1]).float()
     penalty = torch.full((len(weight), 1), ridge)
     penalty[-1] = 0
@@ -107,11 +133,15 @@ def _adamw(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, ridge: float,
     (b1, b2), weight = config.betas, weight.clone()
     warm = min(config.warmup_steps, config.epochs // 2)
     for step in range(config.epochs):
-        rate = config.lr * ((step + 1) / warm if step < warm else .5 * (1 + np.cos(np.pi * (step - warm) / (config.epochs - warm))))
+        rate = config.lr * (
+            (step + 1) / warm if step < warm else 0.5 * (1 + np.cos(np.pi * (step - warm) / (config.epochs - warm)))
+        )
         gradient = torch.addmm(penalty * weight, back, torch.softmax(x @ weight, 1).sub_(target))
         slow.lerp_(gradient, 1 - b1)
         fast.mul_(b2).addcmul_(gradient, gradient, value=1 - b2)
-        weight.addcdiv_(slow, (fast / (1 - b2 ** (step + 1))).sqrt_().add_(config.eps), value=-rate / (1 - b1 ** (step + 1)))
+        weight.addcdiv_(
+            slow, (fast / (1 - b2 ** (step + 1))).sqrt_().add_(config.eps), value=-rate / (1 - b1 ** (step + 1))
+        )
     return weight
 
 
@@ -127,7 +157,9 @@ def linear_head(
 ) -> Recognition:                      # scores are log-odds
     "The paper's Table IV: frozen features, a linear head, cross-entropy, 10,000 epochs."
     x, _, _, _ = check_parts(train_x, train_y, test_x, test_y, classes)
-    return fit_head(train_x, train_y, classes, start or zero_head(len(classes), x.shape[1]), config, seed).recognise(test_x, test_y, classes)
+    return fit_head(train_x, train_y, classes, start or zero_head(len(classes), x.shape[1]), config, seed).recognise(
+        test_x, test_y, classes
+    )
 
 # %% ../../nbs/api/evaluation/03_linear_head.ipynb #d2d6bbab
 def interpolate(
@@ -137,7 +169,11 @@ def interpolate(
 ) -> Head:
     "Mix two heads' weights (WiSE-FT, eq. 1)."
     if not 0 <= alpha <= 1: raise ValueError(f"alpha must lie in [0, 1], got {alpha}")
-    return Head((1 - alpha) * first.weight + alpha * second.weight, (1 - alpha) * first.bias + alpha * second.bias, f"α = {alpha:g}")
+    return Head(
+        (1 - alpha) * first.weight + alpha * second.weight,
+        (1 - alpha) * first.bias + alpha * second.bias,
+        f"α = {alpha:g}",
+    )
 
 
 def alpha_figure(
@@ -149,7 +185,12 @@ def alpha_figure(
         alphas, (low, high) = list(curve), np.array([r.ci95 for r in curve.values()]).T
         line, = ax.plot(alphas, [r.accuracy for r in curve.values()], marker="o", label=name)
         ax.fill_between(alphas, low, high, alpha=.2, color=line.get_color(), lw=0)
-    ax.set(xlabel="α: from the text head (0) to the trained head (1)", ylabel="accuracy [%]", xlim=(-.02, 1.02), ylim=(0, 103))
+    ax.set(
+        xlabel="α: from the text head (0) to the trained head (1)",
+        ylabel="accuracy [%]",
+        xlim=(-0.02, 1.02),
+        ylim=(0, 103),
+    )
     ax.legend(frameon=False)
     figure.tight_layout()
     return figure

@@ -17,7 +17,8 @@ def add_speckle(
     looks: float,               # of the added speckle, > 0; fewer looks, more grain
     rng: np.random.Generator,
 ) -> np.ndarray:                # uint8, same shape
-    "Multiply the magnitude by the root of gamma noise with mean one and variance 1/looks, the same in all channels (Goodman 1976)."
+    """Multiply the magnitude by the root of gamma noise with mean one and variance 1/looks, the same in all channels
+    (Goodman 1976)."""
     if not looks > 0: raise ValueError(f"looks must be positive, got {looks}")
     power = rng.gamma(looks, 1 / looks, (*images.shape[:3], 1))
     return np.clip(np.rint(images * np.sqrt(power)), 0, 255).astype(np.uint8)
@@ -37,7 +38,8 @@ def lose_resolution(
     images: np.ndarray,    # uint8 (N, S, S, C)
     factor: float,         # resolution cell of the result over that of the original, >= 1
 ) -> np.ndarray:           # uint8, same shape
-    "Keep the lower 1/factor of the spatial frequencies in both directions, as a shorter aperture and a narrower band do."
+    """Keep the lower 1/factor of the spatial frequencies in both directions, as a shorter aperture and a narrower band
+    do."""
     if factor < 1: raise ValueError(f"resolution can only be lost here: factor must be at least 1, got {factor}")
     spectrum = np.fft.fft2(images.astype(np.float32), axes=(1, 2))
     for axis in (1, 2):
@@ -54,9 +56,16 @@ def quantise(
     return np.rint((images >> (8 - bits)) * (255 / (2**bits - 1))).astype(np.uint8)
 
 # %% ../../nbs/api/evaluation/07_perturb.ipynb #3868e1a7
-SERIES: dict[str, tuple[tuple[float, ...], Callable[[np.ndarray, float, np.random.Generator], np.ndarray]]] = {    # axis label → values, and what a value does to images
+# axis label → values, and what a value does to images
+SERIES: dict[str, tuple[tuple[float, ...], Callable[[np.ndarray, float, np.random.Generator], np.ndarray]]] = {
     "looks of the added speckle": ((32, 16, 8, 4, 2, 1), add_speckle),
-    "crop offset [% of the width]": ((2, 5, 10, 15, 20), lambda images, percent, rng: move(images, percent / 100 * images.shape[2], rng)),
-    "resolution cell, times the original": ((1.25, 1.5, 2, 3, 4), lambda images, factor, rng: lose_resolution(images, factor)),
+    "crop offset [% of the width]": (
+        (2, 5, 10, 15, 20),
+        lambda images, percent, rng: move(images, percent / 100 * images.shape[2], rng),
+    ),
+    "resolution cell, times the original": (
+        (1.25, 1.5, 2, 3, 4),
+        lambda images, factor, rng: lose_resolution(images, factor),
+    ),
     "grey levels [bits]": ((6, 4, 3, 2, 1), lambda images, bits, rng: quantise(images, bits)),
 }

@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 from ..captions.templates import class_prompts
 from .features import class_text_features, image_features, text_features
 from ..training.loader import load_images
-from ..data.manifest import Evaluation, Manifest, evaluation_parts
+from ..data.manifest import Evaluation, Manifest
+from ..data.split import evaluation_parts
 from ..models.factory import Encoder
 from ..captions.pairs import at_most, build_pairs
 from .perturb import SERIES
@@ -57,10 +58,19 @@ def load_task(
 ) -> Task | None:               # None where this run has no such images
     "Load the two parts of a recognition task."
     by_id = records.set_index("image_id", drop=False)
-    parts = [at_most(by_id.loc[[r.image_id for r in part]], limit, seed) for part in evaluation_parts(frame_to_records(records[records.dataset.isin(task.datasets)]), task)]
+    parts = [
+        at_most(by_id.loc[[r.image_id for r in part]], limit, seed)
+        for part in evaluation_parts(frame_to_records(records[records.dataset.isin(task.datasets)]), task)
+    ]
     if not all(map(len, parts)): return None
     names = manifest.class_names(task)
-    return Task(task.name, list(task.classes), {c: names[c] for c in task.classes}, *parts, tuple(load_images(part, datasets_dir, size, cache_dir) for part in parts))
+    return Task(
+        task.name,
+        list(task.classes),
+        {c: names[c] for c in task.classes},
+        *parts,
+        tuple(load_images(part, datasets_dir, size, cache_dir) for part in parts),
+    )
 
 # %% ../../nbs/api/evaluation/09_protocol.ipynb #543dc978
 def headlines(
@@ -71,12 +81,25 @@ def headlines(
     seed: int,                      # of the bootstrap and the folds
 ) -> dict[str, float | list[float]]:    # "<task>/<dataset>/<metric>" → percent, with ci95
     "Linear probe of each task and mean recall, over strings and over facts."
-    found = evaluate_retrieval(image_features(encoder, test_images), text_features(encoder, list(test.caption)), list(test.facts), [set(json.loads(a)) for a in test.admits], seed)
-    numbers = {f"{kind}/sarclip_1m/mean_recall{suffix}": found[f"{kind}/sarclip_1m/mean_recall{suffix}"] for kind in ("retrieval", "retrieval_facts") for suffix in ("", "/ci95")}
+    found = evaluate_retrieval(
+        image_features(encoder, test_images),
+        text_features(encoder, list(test.caption)),
+        list(test.facts),
+        [set(json.loads(a)) for a in test.admits],
+        seed,
+    )
+    numbers = {
+        f"{kind}/sarclip_1m/mean_recall{suffix}": found[f"{kind}/sarclip_1m/mean_recall{suffix}"]
+        for kind in ("retrieval", "retrieval_facts")
+        for suffix in ("", "/ci95")
+    }
     for task in tasks:
         (train, test_part), (train_y, test_y) = (image_features(encoder, images) for images in task.images), task.labels
         result = linear_probe(train, train_y, test_part, test_y, task.classes, seed)
-        numbers |= {f"linear_probe/{task.name}/accuracy": result.accuracy, f"linear_probe/{task.name}/accuracy/ci95": result.ci95}
+        numbers |= {
+            f"linear_probe/{task.name}/accuracy": result.accuracy,
+            f"linear_probe/{task.name}/accuracy/ci95": result.ci95,
+        }
     return numbers
 
 # %% ../../nbs/api/evaluation/09_protocol.ipynb #fc2263cd
@@ -106,7 +129,11 @@ def without_copies(
     whole = linear_probe(train, train_y, test, test_y, task.classes, seed)
     has_copy = task.test.image_id.isin(copied).to_numpy()
     parts = {"all": np.ones(len(test), bool), "copied": has_copy, "clean": ~has_copy}
-    return {name: replace(whole, truth=whole.truth[rows], scores=whole.scores[rows]) for name, rows in parts.items() if rows.any()}
+    return {
+        name: replace(whole, truth=whole.truth[rows], scores=whole.scores[rows])
+        for name, rows in parts.items()
+        if rows.any()
+    }
 
 # %% ../../nbs/api/evaluation/09_protocol.ipynb #940304fd
 def images_naming(
@@ -121,9 +148,12 @@ def class_by_text(
     task: Task,                             # its test images, all classes
     left_out: str,                          # the class
     prompts: Mapping[str, Sequence[str]],   # class → sentences, for all classes of the task
-) -> tuple[np.ndarray, np.ndarray, Recognition]:    # for each image of the class whether its sentences win, the same for the others' images, all answers
+) -> tuple[np.ndarray, np.ndarray, Recognition]:    # for each image of the class whether its sentences win, the same
+                                                    # for the others' images, all answers
     "Can a class be found by words that no training caption used?"
-    result = text_classification(image_features(encoder, task.images[1]), task.labels[1], class_text_features(encoder, prompts), task.classes)
+    result = text_classification(
+        image_features(encoder, task.images[1]), task.labels[1], class_text_features(encoder, prompts), task.classes
+    )
     own = result.truth == task.classes.index(left_out)
     wins = result.scores.argmax(1) == task.classes.index(left_out)
     return wins[own], wins[~own], result
@@ -140,15 +170,23 @@ def robustness(
 ) -> pd.DataFrame:                     # model, series, value, accuracy, low, high (percent); value NaN: clean images
     "Accuracy of each model's probe, and of one on raw pixels, on ever worse test images."
     (train_y, test_y), (train, test) = task.labels, task.images
-    versions = [("clean", np.nan, test)] + [(name, value, worsen(test, value, np.random.default_rng([seed, n, i])))
-                                            for n, (name, (values, worsen)) in enumerate(SERIES.items()) for i, value in enumerate(values)]
-    seen = {name: (lambda images, encoder=encoder: image_features(encoder, images)) for name, encoder in encoders.items()} | {"raw pixels": raw_pixels}
+    versions = [("clean", np.nan, test)] + [
+        (name, value, worsen(test, value, np.random.default_rng([seed, n, i])))
+        for n, (name, (values, worsen)) in enumerate(SERIES.items())
+        for i, value in enumerate(values)
+    ]
+    seen = {
+        name: (lambda images, encoder=encoder: image_features(encoder, images)) for name, encoder in encoders.items()
+    } | {"raw pixels": raw_pixels}
     rows = []
     for model, extract in seen.items():
         many = np.concatenate([extract(images) for _, _, images in versions])
         result = linear_probe(extract(train), train_y, many, list(test_y) * len(versions), task.classes, seed)
         right = (result.scores.argmax(1) == result.truth).reshape(len(versions), -1)
-        rows += [(model, name, value, 100 * hits.mean(), *wilson95(int(hits.sum()), hits.size)) for (name, value, _), hits in zip(versions, right)]
+        rows += [
+            (model, name, value, 100 * hits.mean(), *wilson95(int(hits.sum()), hits.size))
+            for (name, value, _), hits in zip(versions, right)
+        ]
     return pd.DataFrame(rows, columns=["model", "series", "value", "accuracy", "low", "high"])
 
 def robustness_figure(
@@ -160,7 +198,13 @@ def robustness_figure(
     clean = rows[rows.series == "clean"].set_index("model").accuracy
     for ax, (name, (values, _)) in zip(axes, SERIES.items()):
         for i, (model, part) in enumerate(rows[rows.series == name].groupby("model", sort=False)):
-            ax.plot(["clean", *map(str, values)], [clean[model], *part.accuracy], marker="osD"[i % 3], markersize=4, label=model)
+            ax.plot(
+                ["clean", *map(str, values)],
+                [clean[model], *part.accuracy],
+                marker="osD"[i % 3],
+                markersize=4,
+                label=model,
+            )
         ax.axhline(chance, color="gray", linestyle=":")
         ax.set(xlabel=name, ylim=(0, 100), ylabel="accuracy [%]" if ax is axes[0] else "")
     axes[0].legend(frameon=False, fontsize=8)
@@ -178,8 +222,19 @@ def compared_figure(
     for i, (name, numbers) in enumerate(columns.items()):
         values = np.array([numbers[key] for key in keys])
         error = np.abs(np.array([numbers[f"{key}/ci95"] for key in keys]).T - values)
-        ax.bar(np.arange(len(keys)) + width * (i - (len(columns) - 1) / 2), values, width, yerr=error, label=name, error_kw={"linewidth": 1})
-    ax.set_xticks(range(len(keys)), [key.rsplit("/", 1)[0].replace("/", "\n").replace("sarclip_1m", "mean recall") for key in keys], fontsize=8)
+        ax.bar(
+            np.arange(len(keys)) + width * (i - (len(columns) - 1) / 2),
+            values,
+            width,
+            yerr=error,
+            label=name,
+            error_kw={"linewidth": 1},
+        )
+    ax.set_xticks(
+        range(len(keys)),
+        [key.rsplit("/", 1)[0].replace("/", "\n").replace("sarclip_1m", "mean recall") for key in keys],
+        fontsize=8,
+    )
     ax.set(ylabel="[%]", ylim=(0, 105))
     ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure

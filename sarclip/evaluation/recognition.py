@@ -28,12 +28,15 @@ def class_indices(
     classes: Sequence[str],    # all class names, in the order of the confusion matrix
     what: str = "labels",      # what the labels belong to, for the error
 ) -> np.ndarray:               # index into `classes` of each image, int (N,)
-    "Turn class names into indices; ValueError if a label is not in the list, or the list repeats a name or has fewer than two."
+    """Turn class names into indices; ValueError if a label is not in the list, or the list repeats a name or has fewer
+    than two."""
     position = {name: i for i, name in enumerate(classes)}
     if len(position) != len(classes): raise ValueError(f"the class list repeats a name: {list(classes)}")
     if len(position) < 2: raise ValueError(f"recognition needs at least two classes, got {list(classes)}")
     if strange := sorted(set(labels) - set(position)):
-        raise ValueError(f"{what} hold {strange}, which the class list {list(classes)} does not; add them or leave those images out")
+        raise ValueError(
+            f"{what} hold {strange}, which the class list {list(classes)} does not; add them or leave those images out"
+        )
     return np.array([position[label] for label in labels], dtype=np.int64)
 
 # %% ../../nbs/api/evaluation/02_recognition.ipynb #9572410e
@@ -58,9 +61,16 @@ class Recognition:
 
     def __post_init__(self):
         if self.scores.shape != (len(self.truth), len(self.classes)):
-            raise ValueError(f"scores must be {(len(self.truth), len(self.classes))} for the test images and classes, got {self.scores.shape}")
+            raise ValueError(
+                f"scores must be {(len(self.truth), len(self.classes))} for the test images and classes, got "
+                f"{self.scores.shape}"
+            )
         if not len(self.truth): raise ValueError("recognition needs at least one test image, got none")
-        if np.isnan(self.scores).any(): raise ValueError(f"scores hold NaN in {int(np.isnan(self.scores).any(1).sum())} of {len(self.scores)} rows; look for a diverged fit")
+        if np.isnan(self.scores).any():
+            raise ValueError(
+                f"scores hold NaN in {int(np.isnan(self.scores).any(1).sum())} of {len(self.scores)} rows; look for a "
+                f"diverged fit"
+            )
 
     @cached_property
     def predicted(self) -> np.ndarray:      # class index with the highest score, (N,)
@@ -73,7 +83,7 @@ class Recognition:
 
     def top(self,
         k: int,                             # classes shown, 1 or more
-    ) -> float:                             # share of images whose class is among the first k; a tie counts against the classifier
+    ) -> float:    # share of images whose class is among the first k; a tie counts against the classifier
         "Top-k accuracy."
         own = self.scores[np.arange(len(self.truth)), self.truth]
         return 100 * float(((self.scores >= own[:, None]).sum(1) <= k).mean())
@@ -121,9 +131,16 @@ class Recognition:
         key: str,                           # "<task>/<evaluation>", for example "linear_probe/mstar_soc"
     ) -> Metrics:
         "Metrics under `key`, as they go into metrics.json."
-        found = {f"{key}/accuracy": self.accuracy, f"{key}/accuracy/ci95": self.ci95, f"{key}/accuracy/chance": self.chance,
-                 f"{key}/accuracy/majority": self.majority, f"{key}/mean_per_class": self.mean_per_class, f"{key}/images": len(self.truth),
-                 f"{key}/calibration_error": self.calibration_error, f"{key}/tied_images": self.tied}
+        found = {
+            f"{key}/accuracy": self.accuracy,
+            f"{key}/accuracy/ci95": self.ci95,
+            f"{key}/accuracy/chance": self.chance,
+            f"{key}/accuracy/majority": self.majority,
+            f"{key}/mean_per_class": self.mean_per_class,
+            f"{key}/images": len(self.truth),
+            f"{key}/calibration_error": self.calibration_error,
+            f"{key}/tied_images": self.tied,
+        }
         found |= {f"{key}/top{k}": self.top(k) for k in (3, 5) if k < len(self.classes)}
         found |= {f"{key}/per_class/{name.replace(' ', '_')}": share for name, share in self.per_class.items()}
         return found | ({f"{key}/note": self.note} if self.note else {})
@@ -137,8 +154,20 @@ def confusion_figure(
     n = len(result.classes)
     share = 100 * result.confusion / np.maximum(result.confusion.sum(1, keepdims=True), 1)
     fig, ax = plt.subplots(figsize=(2.2 + .42 * n, 1.4 + .34 * n))
-    sns.heatmap(share, annot=result.confusion if n <= 12 else False, fmt="d", cmap="mako_r", vmin=0, vmax=100, square=False,
-                linewidths=.5, xticklabels=result.classes, yticklabels=result.classes, cbar_kws={"label": "share of true class [%]"}, ax=ax)
+    sns.heatmap(
+        share,
+        annot=result.confusion if n <= 12 else False,
+        fmt="d",
+        cmap="mako_r",
+        vmin=0,
+        vmax=100,
+        square=False,
+        linewidths=0.5,
+        xticklabels=result.classes,
+        yticklabels=result.classes,
+        cbar_kws={"label": "share of true class [%]"},
+        ax=ax,
+    )
     ax.set(xlabel="predicted class", ylabel="true class", title=title)
     plt.setp(ax.get_xticklabels(), rotation=45, ha="right")
     fig.tight_layout()
@@ -178,7 +207,10 @@ def choose_strength(
     smallest = np.bincount(y)[np.unique(y)].min()
     folds = int(min(FOLDS, smallest))
     if folds < 2:
-        return FIXED_STRENGTH, f"C fixed at {FIXED_STRENGTH:g}/D: a class with one training image leaves nothing to cross-validate"
+        return (
+            FIXED_STRENGTH,
+            f"C fixed at {FIXED_STRENGTH:g}/D: a class with one training image leaves nothing to cross-validate",
+        )
     right = np.zeros(len(STRENGTHS))
     for fit, held in StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y):
         # Ranking the candidates needs no full convergence: a loose tolerance, each fit started from the one before.
@@ -192,7 +224,9 @@ def choose_strength(
     return best, f"C {best:g}/D chosen by {folds}-fold cross-validation in the training set"
 
 
-def _fit_scores(x: np.ndarray, y: np.ndarray, test: np.ndarray, strength: float, classes: Sequence[str]) -> tuple[np.ndarray, str]:
+def _fit_scores(
+    x: np.ndarray, y: np.ndarray, test: np.ndarray, strength: float, classes: Sequence[str]
+) -> tuple[np.ndarray, str]:
     "Log-odds of every class for the test images, and notes on the fit. Classes without a training image score -inf."
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -203,7 +237,8 @@ def _fit_scores(x: np.ndarray, y: np.ndarray, test: np.ndarray, strength: float,
         model.fit(x, y)
     scores = np.full((len(test), len(classes)), -np.inf, np.float32)
     found = model.decision_function(test)
-    scores[:, model.classes_] = found if found.ndim == 2 else np.column_stack([-found, found]) / 2   # two classes: one column
+    # two classes: one column
+    scores[:, model.classes_] = found if found.ndim == 2 else np.column_stack([-found, found]) / 2
     notes = []
     if model.n_iter_.max() >= MAX_ITER: notes.append(f"stopped after {MAX_ITER} iterations before converging")
     if missing := [name for i, name in enumerate(classes) if i not in model.classes_]:
@@ -217,15 +252,20 @@ def check_parts(
     test_x: np.ndarray | Features,    # features of the test images, (M, D)
     test_y: Sequence[str],            # their class names
     classes: Sequence[str],           # all class names
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:    # training features and class indices, test features and class indices
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:    # training features and class indices, test features and
+                                                               # class indices
     "The gate of every evaluator that learns: ValueError unless features, labels and class list belong together."
     x, test = as_arrays(train_x, test_x)
     for part, features, labels in (("training", x, train_y), ("test", test, test_y)):
         if len(features) != len(labels):
-            raise ValueError(f"each {part} image needs one label, got {len(features)} rows of features and {len(labels)} labels")
+            raise ValueError(
+                f"each {part} image needs one label, got {len(features)} rows of features and {len(labels)} labels"
+            )
     y, truth = class_indices(train_y, classes, "training labels"), class_indices(test_y, classes, "test labels")
     if len(set(y.tolist())) < 2:
-        raise ValueError(f"a classifier needs training images of at least two classes, got {len(y)} images, all of {classes[y[0]]!r}")
+        raise ValueError(
+            f"a classifier needs training images of at least two classes, got {len(y)} images, all of {classes[y[0]]!r}"
+        )
     return x, y, test, truth
 
 
@@ -237,7 +277,8 @@ def linear_probe(
     classes: Sequence[str],           # all class names, in the order of the confusion matrix
     seed: int = 0,                    # of the cross-validation folds
 ) -> Recognition:                     # scores are log-odds
-    "Frozen features and a linear head under cross-entropy (paper eqs. 2 to 4, Table IV), solved by L-BFGS logistic regression."
+    """Frozen features and a linear head under cross-entropy (paper eqs. 2 to 4, Table IV), solved by L-BFGS logistic
+    regression."""
     x, y, test, truth = check_parts(train_x, train_y, test_x, test_y, classes)
     x, test = standardise(x, test)
     strength, how = choose_strength(x, y, seed)
@@ -280,7 +321,10 @@ def draw_shots(
     counts = np.bincount(y, minlength=len(classes))
     if k < 1: raise ValueError(f"few-shot needs at least one image a class, got k={k}")
     if (counts < k).any():
-        raise ValueError(f"few-shot with k={k} needs {k} training images of every class, but {classes[counts.argmin()]!r} has {counts.min()}; use a smaller k or more images")
+        raise ValueError(
+            f"few-shot with k={k} needs {k} training images of every class, but {classes[counts.argmin()]!r} has "
+            f"{counts.min()}; use a smaller k or more images"
+        )
     rng = np.random.default_rng(seed)
     return np.concatenate([rng.choice(np.flatnonzero(y == c), k, replace=False) for c in range(len(classes))])
 
@@ -309,7 +353,12 @@ class FewShot:
         key: str,                   # "few_shot_<k>/<evaluation>"
     ) -> Metrics:
         "Metrics under `key`, as they go into metrics.json."
-        return {f"{key}/accuracy": self.accuracy, f"{key}/accuracy/ci95": self.ci95, f"{key}/accuracy/chance": self.chance, f"{key}/draws": len(self.accuracies)}
+        return {
+            f"{key}/accuracy": self.accuracy,
+            f"{key}/accuracy/ci95": self.ci95,
+            f"{key}/accuracy/chance": self.chance,
+            f"{key}/draws": len(self.accuracies),
+        }
 
 
 def few_shot(
@@ -335,19 +384,32 @@ def few_shot(
 
 
 def few_shot_figure(
-    results: Mapping[str, FewShot],    # "few_shot_<k>/<task>" -> result, "untrained/" in front for the untrained encoder
+    # "few_shot_<k>/<task>" -> result, "untrained/" in front for the untrained encoder
+    results: Mapping[str, FewShot],
 ) -> Figure:
     "Accuracy against images a class, one panel a task, with the interval of the mean over draws."
     names = list(dict.fromkeys(key.rpartition("/")[2] for key in results))
     fig, axes = plt.subplots(1, len(names), figsize=(1.5 + 3.2 * len(names), 3.2), sharey=True, squeeze=False)
     for ax, name in zip(axes[0], names):
         for label, untrained in (("trained", False), ("untrained", True)):
-            found = sorted((r for key, r in results.items() if key.endswith(f"/{name}") and key.startswith("untrained/") == untrained), key=lambda r: r.k)
+            found = sorted(
+                (
+                    r
+                    for key, r in results.items()
+                    if key.endswith(f"/{name}") and key.startswith("untrained/") == untrained
+                ),
+                key=lambda r: r.k,
+            )
             if not found: continue
             ks, low, high = [r.k for r in found], *np.array([r.ci95 for r in found]).T
             line, = ax.plot(ks, [r.accuracy for r in found], marker="o", label=label)
             ax.fill_between(ks, low, high, alpha=.25, color=line.get_color(), lw=0)
-        ax.axhline(next(r.chance for key, r in results.items() if key.endswith(f"/{name}")), ls=":", color="grey", label="chance")
+        ax.axhline(
+            next(r.chance for key, r in results.items() if key.endswith(f"/{name}")),
+            ls=":",
+            color="grey",
+            label="chance",
+        )
         ax.set(xscale="log", title=name, xlabel="training images a class", ylim=(0, 103))
         ax.set_xticks(ks, [str(k) for k in ks])
         ax.minorticks_off()
@@ -360,14 +422,17 @@ def few_shot_figure(
 def text_classification(
     image_features: np.ndarray | Features,        # unit features of the test images, (N, D)
     labels: Sequence[str],                        # their class names
-    class_text_features: np.ndarray | Features,   # one unit vector a class, `sarclip.evaluation.features.class_text_features`, (C, D)
+    # one unit vector a class, `sarclip.evaluation.features.class_text_features`, (C, D)
+    class_text_features: np.ndarray | Features,
     classes: Sequence[str],                       # class names, in the order of `class_text_features`
     scale: float = 100.0,                         # of the logits, the largest that CLIP's training allows
 ) -> Recognition:                                 # scores are scaled cosines
     "Each image gets the class with the nearest text (Table V and the paper's zero-shot protocol)."
     x, prompts = as_unit_arrays(image_features, class_text_features)
-    if len(x) != len(labels): raise ValueError(f"each test image needs one label, got {len(x)} rows of features and {len(labels)} labels")
-    if len(prompts) != len(classes): raise ValueError(f"the class list has {len(classes)} names but there are text features for {len(prompts)}")
+    if len(x) != len(labels):
+        raise ValueError(f"each test image needs one label, got {len(x)} rows of features and {len(labels)} labels")
+    if len(prompts) != len(classes):
+        raise ValueError(f"the class list has {len(classes)} names but there are text features for {len(prompts)}")
     return Recognition(tuple(classes), class_indices(labels, classes, "test labels"), scale * (x @ prompts.T))
 
 # %% ../../nbs/api/evaluation/02_recognition.ipynb #69af36de

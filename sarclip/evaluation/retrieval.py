@@ -28,7 +28,8 @@ KS = (1, 5, 10)               # the K of R@K in the paper's Table III
 DIRECTIONS = ("i2t", "t2i")   # image finds text, text finds image
 PROTOCOLS = {"strings": "retrieval", "facts": "retrieval_facts"}   # protocol -> first part of its metric keys
 TIE = 1e-12                   # float64 cosines closer than this are the same number
-CLOSE = 1e-6                  # a query whose rank hangs on a margin below this is listed apart: float32 code may rank it otherwise
+# a query whose rank hangs on a margin below this is listed apart: float32 code may rank it otherwise
+CLOSE = 1e-6
 
 # %% ../../nbs/api/evaluation/01_retrieval.ipynb #3162ff6c
 def hit_probability(
@@ -53,7 +54,9 @@ def admissible_counts(
     admits = [frozenset(a) for a in admits]
     for i, (said, true) in enumerate(zip(facts, admits)):
         if said not in true:
-            raise ValueError(f"pair {i}: the caption's facts {said} are not among those its image admits; rebuild the test pairs")
+            raise ValueError(
+                f"pair {i}: the caption's facts {said} are not among those its image admits; rebuild the test pairs"
+            )
     says = Counter(facts)
     told = Counter(fact for true in admits for fact in true if fact in says)
     return (np.array([sum(says[f] for f in true if f in says) for true in admits]),
@@ -94,16 +97,23 @@ class _Question:
 def _questions(images: np.ndarray, texts: np.ndarray, facts: Sequence[str]) -> list[_Question]:
     "Strings and facts, each both ways, in the order of PROTOCOLS and DIRECTIONS."
     meanings = np.unique(np.asarray(facts, dtype=object), return_inverse=True)[1]
-    margin = CLOSE + np.sqrt(images.shape[1]) * 2**-24    # the second: how far rounding may take a float32 cosine
-    return [_Question(axis, best, groups, (best - margin).astype(np.float32), (best + margin).astype(np.float32))
-            for groups in (np.arange(len(images)), meanings) for axis, best in enumerate(right_scores(images, texts, groups))]
+    margin = CLOSE + np.sqrt(images.shape[1]) * 2**-24  # the second: how far rounding may take a float32 cosine
+    return [
+        _Question(axis, best, groups, (best - margin).astype(np.float32), (best + margin).astype(np.float32))
+        for groups in (np.arange(len(images)), meanings)
+        for axis, best in enumerate(right_scores(images, texts, groups))
+    ]
 
 
 def _exact_scores(images: np.ndarray, texts: np.ndarray, i: np.ndarray, j: np.ndarray, chunk: int = 4096) -> np.ndarray:
     "Float64 cosines of the pairs (i[n], j[n]) of a tile (R, D), (C, D)."
-    if len(i) * 50 > len(images) * len(texts):     # many close pairs, as an untrained encoder has: one matrix product beats gathering rows
+    # many close pairs, as an untrained encoder has: one matrix product beats gathering rows
+    if len(i) * 50 > len(images) * len(texts):
         return (images.astype(np.float64) @ texts.astype(np.float64).T)[i, j]
-    parts = [np.einsum("nd,nd->n", images[i[k:k + chunk]], texts[j[k:k + chunk]], dtype=np.float64) for k in range(0, len(i), chunk)]
+    parts = [
+        np.einsum("nd,nd->n", images[i[k : k + chunk]], texts[j[k : k + chunk]], dtype=np.float64)
+        for k in range(0, len(i), chunk)
+    ]
     return np.concatenate(parts or [np.zeros(0)])
 
 
@@ -113,7 +123,9 @@ def _true_cells(mask: np.ndarray) -> tuple[np.ndarray, ...]:
     whole = len(cells) // 8 * 8
     eights = np.flatnonzero(cells[:whole].view(np.uint64) != 0)
     row, column = cells[:whole].reshape(-1, 8)[eights].nonzero()
-    return np.unravel_index(np.concatenate([8 * eights[row] + column, whole + np.flatnonzero(cells[whole:])]), mask.shape)
+    return np.unravel_index(
+        np.concatenate([8 * eights[row] + column, whole + np.flatnonzero(cells[whole:])]), mask.shape
+    )
 
 # %% ../../nbs/api/evaluation/01_retrieval.ipynb #511fac35
 BLOCK = 32    # rows of a tile that are read at a time
@@ -123,9 +135,11 @@ def _read_tile(
     scores: np.ndarray,                # float32 cosines of a tile (R, C)
     questions: list[_Question],
     place: tuple[slice, slice],        # the tile's images and captions
-    scratch: np.ndarray,               # bool (2, BLOCK * C): fresh memory for every block would cost more than the comparisons
+    # bool (2, BLOCK * C): fresh memory for every block would cost more than the comparisons
+    scratch: np.ndarray,
     near: np.ndarray,                  # result, bool (R, C): too close to call in float32, for one of the questions
-    counts: np.ndarray,                # int (question, 3, N); items certainly above the best right answer are added to [:, 0]
+    # int (question, 3, N); items certainly above the best right answer are added to [:, 0]
+    counts: np.ndarray,
 ) -> None:
     "Compare a tile with the thresholds of all four questions."
     near[:] = False
@@ -139,7 +153,10 @@ def _read_tile(
             np.greater(part, question.high[asking][across], out=above)
             np.greater_equal(part, question.low[asking][across], out=close)
             near[block] |= np.not_equal(close, above, out=close)
-            counts[q, 0, asking] += above.view(np.uint8).sum(1 - question.axis, dtype=(np.uint16, np.uint8)[question.axis])    # the smallest that hold a tile's width and a block's height
+            # the smallest that hold a tile's width and a block's height
+            counts[q, 0, asking] += above.view(np.uint8).sum(
+                1 - question.axis, dtype=(np.uint16, np.uint8)[question.axis]
+            )
 
 
 def _settle(
@@ -153,13 +170,21 @@ def _settle(
     "Score the close pairs of a tile again, in float64; right answers to each other do not count."
     cells = _true_cells(near)
     items, rough = tuple(c + p.start for c, p in zip(cells, place)), scores[cells]
-    undecided = np.stack([(rough >= q.low[items[q.axis]]) & (rough <= q.high[items[q.axis]]) & (q.groups[items[0]] != q.groups[items[1]]) for q in questions])
+    undecided = np.stack(
+        [
+            (rough >= q.low[items[q.axis]])
+            & (rough <= q.high[items[q.axis]])
+            & (q.groups[items[0]] != q.groups[items[1]])
+            for q in questions
+        ]
+    )
     asked = undecided.any(0)
     exact = _exact_scores(features[0][place[0]], features[1][place[1]], *(c[asked] for c in cells))
     for question, chosen, count in zip(questions, undecided[:, asked], counts):
         asking = items[question.axis][asked]
         lead = exact - question.best[asking]
-        for row, so in enumerate((lead > TIE, np.abs(lead) <= TIE, np.abs(lead) < CLOSE)): np.add.at(count[row], asking[chosen & so], 1)
+        for row, so in enumerate((lead > TIE, np.abs(lead) <= TIE, np.abs(lead) < CLOSE)):
+            np.add.at(count[row], asking[chosen & so], 1)
 
 
 def _count_stripe(
@@ -167,7 +192,7 @@ def _count_stripe(
     features: tuple[np.ndarray, np.ndarray],    # of all images and all texts, (N, D) each
     questions: list[_Question],
     tile: int,                                  # captions at a time
-) -> np.ndarray:                                # int (question, 3, N): wrong items above the best right answer, equal to it, within CLOSE of it
+) -> np.ndarray:    # int (question, 3, N): wrong items above the best right answer, equal to it, within CLOSE of it
     "What one stripe of the score matrix adds to the counts of its images and of all captions."
     images, texts = map(torch.from_numpy, features)
     n, high = len(texts), rows.stop - rows.start
@@ -195,22 +220,43 @@ def query_table(
     admits: Sequence[Collection[str]],       # every facts string that is true of image i
     tile: int = 4096,                        # captions at a time, 1 to 65535, with an eighth as many images
 ) -> pd.DataFrame:  # one row per query: pair, direction, protocol, rank, ties, close, right, admissible, gallery
-    "Rank of the best right answer for each of 4N queries (2 directions x 2 protocols); the N x N scores never exist at once."
+    """Rank of the best right answer for each of 4N queries (2 directions x 2 protocols); the N x N scores never exist
+    at once."""
     x, y = as_unit_arrays(image_features, text_features)
     if not len(x) == len(y) == len(facts):
-        raise ValueError(f"retrieval needs one caption and one facts string per image, got {len(x)} images, {len(y)} captions and {len(facts)} facts")
+        raise ValueError(
+            f"retrieval needs one caption and one facts string per image, got {len(x)} images, {len(y)} captions and "
+            f"{len(facts)} facts"
+        )
     if not 1 <= tile <= 65535: raise ValueError(f"tile must lie between 1 and 65535, got {tile}")
     n, threads = len(x), torch.get_num_threads()
     admissible, questions = admissible_counts(facts, admits), _questions(x, y, facts)
     count = partial(_count_stripe, features=(x, y), questions=questions, tile=tile)
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            counts = sum(pool.map(count, _slices(n, max(1, tile // 8), threads)), np.zeros((len(questions), 3, n), np.int64))
+            counts = sum(
+                pool.map(count, _slices(n, max(1, tile // 8), threads)), np.zeros((len(questions), 3, n), np.int64)
+            )
     finally: torch.set_num_threads(threads)
-    return pd.concat([
-        pd.DataFrame({"pair": np.arange(n), "direction": DIRECTIONS[q.axis], "protocol": protocol, "rank": 1 + above + ties, "ties": ties, "close": close,
-                      "right": np.bincount(q.groups)[q.groups], "admissible": admissible[q.axis], "gallery": n})
-        for protocol, q, (above, ties, close) in zip(np.repeat(list(PROTOCOLS), len(DIRECTIONS)), questions, counts)], ignore_index=True)
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "pair": np.arange(n),
+                    "direction": DIRECTIONS[q.axis],
+                    "protocol": protocol,
+                    "rank": 1 + above + ties,
+                    "ties": ties,
+                    "close": close,
+                    "right": np.bincount(q.groups)[q.groups],
+                    "admissible": admissible[q.axis],
+                    "gallery": n,
+                }
+            )
+            for protocol, q, (above, ties, close) in zip(np.repeat(list(PROTOCOLS), len(DIRECTIONS)), questions, counts)
+        ],
+        ignore_index=True,
+    )
 
 # %% ../../nbs/api/evaluation/01_retrieval.ipynb #4a21796f
 def bootstrap_means(
@@ -237,7 +283,8 @@ def summarise(
     dataset: str = "sarclip_1m",  # name in the metric keys
     seed: int = 0,                # of the bootstrap
 ) -> Metrics:                    # <task>/<dataset>/<metric> -> percent; ranks and counts in items
-    "R@1/5/10 both ways and their mean (paper eq. 5, Table III), over strings and over facts, each with chance, ceiling and ci95."
+    """R@1/5/10 both ways and their mean (paper eq. 5, Table III), over strings and over facts, each with chance,
+    ceiling and ci95."""
     if table.empty: raise ValueError(f"no queries to summarise for {dataset!r}: the table of ranks has no rows")
     metrics: Metrics = {}
     for protocol, task in PROTOCOLS.items():
@@ -284,11 +331,16 @@ def breakdown(
     name: str,                    # what the parts are, for the keys: "source"
     dataset: str = "sarclip_1m",  # name in the metric keys
     seed: int = 0,                # of the bootstrap
-) -> Metrics:                     # <task>/<dataset>/by_<name>/<part>/<metric>: mean recall with its companions, median ranks, number of pairs
+) -> Metrics:    # <task>/<dataset>/by_<name>/<part>/<metric>: mean recall with its companions, median ranks, number of
+                 # pairs
     "`summarise` for each part of the test set; the gallery stays the whole test set."
-    if len(parts) != table.pair.nunique(): raise ValueError(f"each pair needs one {name}, got {table.pair.nunique()} pairs and {len(parts)} parts")
+    if len(parts) != table.pair.nunique():
+        raise ValueError(f"each pair needs one {name}, got {table.pair.nunique()} pairs and {len(parts)} parts")
     parts, kept = np.asarray(parts, dtype=object), re.compile(r"/(mean_recall(/\w+)?|\w+_median_rank|pairs)$")
-    found = (summarise(table[(parts == part)[table.pair]], f"{dataset}/by_{name}/{part}", seed) for part in sorted(set(parts)))
+    found = (
+        summarise(table[(parts == part)[table.pair]], f"{dataset}/by_{name}/{part}", seed)
+        for part in sorted(set(parts))
+    )
     return {key: value for metrics in found for key, value in metrics.items() if kept.search(key)}
 
 
@@ -301,14 +353,25 @@ def breakdown_figure(
     if rows.empty: raise ValueError("there is no breakdown among the metrics")
     names = list(dict.fromkeys(rows.metric))
     fig, axes = plt.subplots(1, 2, figsize=(11, 1.2 + .32 * len(names)), sharey=True)
-    for ax, (task, title) in zip(axes, ((PROTOCOLS["strings"], "one right string"), (PROTOCOLS["facts"], "over facts"))):
+    for ax, (task, title) in zip(
+        axes, ((PROTOCOLS["strings"], "one right string"), (PROTOCOLS["facts"], "over facts"))
+    ):
         part = rows[rows.task == task].set_index("metric").loc[names]
         place = np.arange(len(part))
-        ax.barh(place, part.value, color="C0", xerr=np.abs(part[["low", "high"]].T.to_numpy() - part.value.to_numpy()), error_kw={"linewidth": 1}, label="measured, 95% interval")
+        ax.barh(
+            place,
+            part.value,
+            color="C0",
+            xerr=np.abs(part[["low", "high"]].T.to_numpy() - part.value.to_numpy()),
+            error_kw={"linewidth": 1},
+            label="measured, 95% interval",
+        )
         ax.plot(part.chance, place, "|", color="black", ms=11, label="chance")
         ax.plot(part.ceiling, place, "d", color="C1", ms=6, label="ceiling")
         ax.set(xlim=(0, 103), xlabel="mean recall [%]", title=title)
-    axes[0].set_yticks(range(len(names)), [name.removeprefix("by_").removesuffix("/mean_recall").replace("/", ": ") for name in names])
+    axes[0].set_yticks(
+        range(len(names)), [name.removeprefix("by_").removesuffix("/mean_recall").replace("/", ": ") for name in names]
+    )
     axes[0].invert_yaxis()
     fig.tight_layout(rect=(0, 0, 1, 1 - .35 / fig.get_figheight()))
     fig.legend(*axes[0].get_legend_handles_labels(), loc="upper center", frameon=False, ncols=3)

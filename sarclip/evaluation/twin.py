@@ -29,25 +29,32 @@ def train_twin(
     device: str | torch.device = "cpu",      # where to train
     progress: bool = True,                   # draw a progress bar
 ) -> Encoder:                                # in evaluation mode; its text tower never learned
-    "Train the backbone's image tower by class labels from random weights; ValueError for labels that are no class or for less than one batch."
+    """Train the backbone's image tower by class labels from random weights; ValueError for labels that are no class or
+    for less than one batch."""
     truth = torch.from_numpy(class_indices(labels, classes)).to(device)
-    if len(images) < config.batch_size: raise ValueError(f"a batch takes {config.batch_size} images, got {len(images)}; lower batch_size")
+    if len(images) < config.batch_size:
+        raise ValueError(f"a batch takes {config.batch_size} images, got {len(images)}; lower batch_size")
     encoder = create(config.backbone, config.seed, device=device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         head = nn.Linear(encoder.model.visual.output_dim, len(classes)).to(encoder.device)
     tower = nn.Sequential(encoder.model.visual, head).train()
-    optimizer = torch.optim.AdamW(tower.parameters(), config.lr, config.betas, config.eps, config.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        tower.parameters(), config.lr, config.betas, config.eps, config.weight_decay, fused=True
+    )
     per_epoch = len(images) // config.batch_size
     total = min(config.epochs * per_epoch, config.max_steps or config.epochs * per_epoch)
     for step in tqdm(range(total), unit="step", mininterval=1, disable=not progress):
         epoch, i = divmod(step, per_epoch)
-        rows = np.random.default_rng([config.seed, epoch]).permutation(len(images))[i * config.batch_size:(i + 1) * config.batch_size]
+        rows = np.random.default_rng([config.seed, epoch]).permutation(len(images))[
+            i * config.batch_size : (i + 1) * config.batch_size
+        ]
         rng = torch.Generator().manual_seed(int(np.random.SeedSequence([config.seed, step]).generate_state(1)[0]))
         batch = augment(to_tensor(images[rows]).to(encoder.device), rng, encoder.mean, encoder.std, config.augmentation)
         for group in optimizer.param_groups: group["lr"] = learning_rate(step, total, config)
         loss = F.cross_entropy(tower(batch), truth[rows])
-        if not torch.isfinite(loss): raise FloatingPointError(f"the twin's loss became {loss.item()} at step {step} of {total}; lower lr")
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the twin's loss became {loss.item()} at step {step} of {total}; lower lr")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(tower.parameters(), config.grad_clip)

@@ -25,7 +25,15 @@ class _Normalise(torch.autograd.Function):
     "Batch normalisation with given statistics, and the gradient of batch normalisation that made them itself."
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Tensor:
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        eps: float,
+    ) -> Tensor:
         ctx.save_for_backward(x, weight, mean, torch.rsqrt(variance + eps))
         ctx.eps = eps
         return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
@@ -34,7 +42,15 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, inverse_deviation = ctx.saved_tensors
         wanted = list(ctx.needs_input_grad[:3])
-        return (*torch.ops.aten.native_batch_norm_backward(gradient, x, weight, None, None, mean, inverse_deviation, True, ctx.eps, wanted), None, None, None)
+        return (
+            *torch.ops.aten.native_batch_norm_backward(
+                gradient, x, weight, None, None, mean, inverse_deviation, True, ctx.eps, wanted
+            ),
+            None,
+            None,
+            None,
+        )
+
 
 class BatchNorm2d(nn.BatchNorm2d):
     "PyTorch's BatchNorm2d, with exact statistics for channels-last tensors in training on the CPU."
@@ -42,8 +58,14 @@ class BatchNorm2d(nn.BatchNorm2d):
     def forward(
         self,
         x: Tensor,     # float (B, C, H, W)
-    ) -> Tensor:       # the same shape
-        if not self.training or x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous(): return super().forward(x)
+    ) -> Tensor:  # the same shape
+        if (
+            not self.training
+            or x.device.type != "cpu"
+            or not x.is_contiguous(memory_format=torch.channels_last)
+            or x.is_contiguous()
+        ):
+            return super().forward(x)
         with torch.no_grad():
             mean, variance = channel_statistics(x)
             n = x.numel() / x.shape[1]

@@ -12,7 +12,6 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-import sarclip.core.compat    # before open_clip: it imports torchvision
 from open_clip.transformer import ResidualAttentionBlock, Transformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -24,7 +23,8 @@ class Rows:
     n: int                    # sequences
     longest: int              # tokens of the longest
     inside: Tensor | None     # bool (n, longest), which places of the rows hold a token; None where all do
-    token: Tensor | None      # int (n · longest,), which of the T tokens each place shows, in a gap any of them; None where place i shows token i
+    # int (n · longest,), which of the T tokens each place shows, in a gap any of them; None where place i shows token i
+    token: Tensor | None
     place: Tensor | None      # int (T,), the first place that shows each token; None where it is its own
 
     @classmethod
@@ -34,19 +34,23 @@ class Rows:
     ) -> "Rows":
         "Rows for sequences of any length. They may share tokens only in a tower that looks backwards."
         longest = int(lengths.max())
-        shared = torch.minimum(shared, F.pad(lengths[:-1], (1, 0)))    # what follows the end of the one above is not its own
+        # what follows the end of the one above is not its own
+        shared = torch.minimum(shared, F.pad(lengths[:-1], (1, 0)))
         column = torch.arange(longest, device=lengths.device)
         inside = column < lengths[:, None]
         new = inside & (column >= shared[:, None])
         number = new.flatten().cumsum(0).view_as(new) - 1
-        token = number.where(new, 0).cummax(0).values    # what is not new was new in the nearest row above that had something new there
+        # what is not new was new in the nearest row above that had something new there
+        token = number.where(new, 0).cummax(0).values
         return cls(len(lengths), longest, inside, token.flatten(), new.flatten().nonzero()[:, 0])
 
     def apart(self,
         x: Tensor,            # (T, C), one token after the other
     ) -> Tensor:              # (n, longest, C), some token in each gap, which must not be looked at
         "Lay the tokens out in rows."
-        if self.token is not None: x = x.to(torch.promote_types(x.dtype, torch.float32)).index_select(0, self.token).to(x.dtype)    # adding a token's gradients in bfloat16 would lose them
+        # adding a token's gradients in bfloat16 would lose them
+        if self.token is not None:
+            x = x.to(torch.promote_types(x.dtype, torch.float32)).index_select(0, self.token).to(x.dtype)
         return x.view(self.n, self.longest, -1)
 
     def together(self,
@@ -74,7 +78,12 @@ def packable(
     transformer: nn.Module,    # a tower's `transformer`
 ) -> bool:
     "Whether a tower is made of OpenCLIP's plain blocks, with nothing hooked into them."
-    return isinstance(transformer, Transformer) and transformer.batch_first and all(type(block) is ResidualAttentionBlock and not block._forward_hooks for block in transformer.resblocks)
+    return (
+        isinstance(transformer, Transformer)
+        and transformer.batch_first
+        and all(type(block) is ResidualAttentionBlock and not block._forward_hooks for block in transformer.resblocks)
+    )
+
 
 def read_tokens(
     transformer: Transformer,    # for which `packable` holds
@@ -85,33 +94,47 @@ def read_tokens(
 ) -> Tensor:                     # (n, C)
     "What a transformer makes of one token of each sequence."
     *blocks, last = transformer.resblocks
-    works = [partial(_block, block, rows=rows, causal=causal) for block in blocks] + [partial(_last_block, last, rows=rows, read=read, causal=causal)]
-    for work in works: x = checkpoint(work, x, use_reentrant=False) if transformer.grad_checkpointing and torch.is_grad_enabled() else work(x)
+    works = [partial(_block, block, rows=rows, causal=causal) for block in blocks] + [
+        partial(_last_block, last, rows=rows, read=read, causal=causal)
+    ]
+    for work in works:
+        x = (
+            checkpoint(work, x, use_reentrant=False)
+            if transformer.grad_checkpointing and torch.is_grad_enabled()
+            else work(x)
+        )
     return x
 
 def _block(block: ResidualAttentionBlock, x: Tensor, rows: Rows, causal: bool) -> Tensor:
     "One block on all tokens."
     attention = block.attn
     found = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
-    q, k, v = (part.transpose(1, 2) for part in rows.apart(found).unflatten(-1, (3, attention.num_heads, -1)).unbind(2))    # (n, heads, L, C / heads) each
+    # (n, heads, L, C / heads) each
+    q, k, v = (part.transpose(1, 2) for part in rows.apart(found).unflatten(-1, (3, attention.num_heads, -1)).unbind(2))
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=None if causal else _seen(rows), is_causal=causal)
     return _finish(block, x, rows.together(y.transpose(1, 2).flatten(2)))
 
 def _last_block(block: ResidualAttentionBlock, x: Tensor, rows: Rows, read: Tensor, causal: bool) -> Tensor:
     """One block of which one token a sequence is wanted.
 
-    With one query, keys need no forming: q · (K x + b) = (Kᵀ q) · x + q · b, and q · b is the same for every token, so that the softmax
-    ignores it. Nor do values: the mean of V x + c is V times the mean of x, plus c. The heads then ask the same tokens different questions.
+    With one query, keys need no forming: q · (K x + b) = (Kᵀ q) · x + q · b, and q · b is the same for every token, so
+    that the softmax
+    ignores it. Nor do values: the mean of V x + c is V times the mean of x, plus c. The heads then ask the same tokens
+    different questions.
     """
     attention, normal, read = block.attn, block.ln_1(x), rows.number(read)
-    ask, key, value = attention.in_proj_weight.unflatten(0, (3, attention.num_heads, -1))    # (heads, C / heads, C) each
+    # (heads, C / heads, C) each
+    ask, key, value = attention.in_proj_weight.unflatten(0, (3, attention.num_heads, -1))
     ask_bias, _, value_bias = attention.in_proj_bias.unflatten(0, (3, attention.num_heads, -1))
     q = torch.einsum("nc,hdc->nhd", normal.index_select(0, read), ask) + ask_bias
     seen = rows.apart(normal)[:, None]
-    mean = F.scaled_dot_product_attention(torch.einsum("nhd,hdc->nhc", q, key)[:, None], seen, seen, attn_mask=_seen(rows), scale=q.shape[-1] ** -0.5)[:, 0]
+    mean = F.scaled_dot_product_attention(
+        torch.einsum("nhd,hdc->nhc", q, key)[:, None], seen, seen, attn_mask=_seen(rows), scale=q.shape[-1] ** -0.5
+    )[:, 0]
     return _finish(block, x.index_select(0, read), (torch.einsum("nhc,hdc->nhd", mean, value) + value_bias).flatten(1))
 
-def _seen(rows: Rows) -> Tensor | None: return None if rows.inside is None else rows.inside[:, None, None]    # no token looks into the gaps
+# no token looks into the gaps
+def _seen(rows: Rows) -> Tensor | None: return None if rows.inside is None else rows.inside[:, None, None]
 
 def _finish(block: ResidualAttentionBlock, x: Tensor, attended: Tensor) -> Tensor:
     "What follows attention, token by token."

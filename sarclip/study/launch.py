@@ -22,7 +22,9 @@ from ..training.distributed import joined, rank, world
 from ..models.harma import add_harma
 from ..training.loader import PairData, pair_data
 from ..data.manifest import load_manifest
-from ..models.factory import Encoder, check_backbone, load_checkpoint, starting_point
+from ..models.checkpoint import load_checkpoint
+from ..models.factory import Encoder, check_backbone
+from ..models.releases import starting_point
 from ..captions.pairs import at_most, read_table
 from ..training.recipe import TrainConfig, ablation_variants, configure
 from .run import Run
@@ -31,14 +33,16 @@ from ..training.shards import Shards
 from ..training.train import TrainingData, train
 
 # %% ../../nbs/api/study/01_launch.ipynb #b761aeb6
-STAGES = {1: ("02_train_stage1", "optical"), 2: ("03_train_stage2", "sar")}    # notebook, and the manifest's role of its datasets
+# notebook, and the manifest's role of its datasets
+STAGES = {1: ("02_train_stage1", "optical"), 2: ("03_train_stage2", "sar")}
 ABLATIONS = "06_ablations"
 
 @dataclass(frozen=True)
 class StageData:
     "What one stage learns from, and what it is watched on."
     training: TrainingData          # images and captions
-    validation: PairData | None     # held-out images of the same datasets, not those of the test pairs; None where there are none
+    # held-out images of the same datasets, not those of the test pairs; None where there are none
+    validation: PairData | None
     counts: dict[str, int]          # training images of each dataset
 
 def stage_data(
@@ -48,30 +52,43 @@ def stage_data(
     shards: Path | None = None,     # folder of WebDataset shards to train on, instead of this run's tables
     progress: bool = True,          # draw a progress bar while decoding
 ) -> StageData:
-    """Training images and up to 500 validation images of the stage's datasets that no test pair holds; ValueError where nothing has a caption.
+    """Training images and up to 500 validation images of the stage's datasets that no test pair holds; ValueError where
+    nothing has a caption.
 
-    What is chosen by its recall on the validation images, `best/`, has thus not seen the test. Where all of them are in test pairs, nothing is watched.
+    What is chosen by its recall on the validation images, `best/`, has thus not seen the test. Where all of them are in
+    test pairs, nothing is watched.
     """
-    records, pairs, test = (read_table(run.need("01_build_dataset", f"{name}.parquet")) for name in ("records", "pairs", "test_pairs"))
+    records, pairs, test = (
+        read_table(run.need("01_build_dataset", f"{name}.parquet")) for name in ("records", "pairs", "test_pairs")
+    )
     chosen = {name for name, dataset in load_manifest().datasets.items() if dataset.role == STAGES[stage][1]}
     part = {name: records[records.dataset.isin(chosen) & (records.split == name)] for name in ("train", "val")}
-    def load(rows: pd.DataFrame) -> PairData: return pair_data(rows, pairs, run.datasets_dir, size, run.cache_dir, progress)
+
+    def load(rows: pd.DataFrame) -> PairData:
+        return pair_data(rows, pairs, run.datasets_dir, size, run.cache_dir, progress)
+
     watchable = part["val"].image_id.isin(pairs.image_id) & ~part["val"].image_id.isin(test.image_id)
     held_out = at_most(part["val"][watchable], 500, run.settings.seed)
-    return StageData(Shards(shards, size) if shards else load(part["train"]), load(held_out) if len(held_out) > 1 else None, part["train"].dataset.value_counts().to_dict())
+    return StageData(
+        Shards(shards, size) if shards else load(part["train"]),
+        load(held_out) if len(held_out) > 1 else None,
+        part["train"].dataset.value_counts().to_dict(),
+    )
 
 # %% ../../nbs/api/study/01_launch.ipynb #eb784727
 def by_method(
     encoder: Encoder,           # what the stage starts from
     settings: TrainSettings,    # of the stage's notebook
 ) -> tuple[Encoder, TrainConfig]:    # what to train, and how
-    """The encoder and the recipe for the method that the settings name: both towers, or HarMA's adapters in frozen ones with its own loss.
+    """The encoder and the recipe for the method that the settings name: both towers, or HarMA's adapters in frozen ones
+    with its own loss.
 
     Raises ValueError when another loss is asked for than the method's.
     """
     config, method = configure(settings), getattr(settings, "method", "sarclip")
     if method == "sarclip": return encoder, config
-    if config.loss != "clip": raise ValueError(f"method {method!r} has a loss of its own, so loss {config.loss!r} has no place; leave it out")
+    if config.loss != "clip":
+        raise ValueError(f"method {method!r} has a loss of its own, so loss {config.loss!r} has no place; leave it out")
     return add_harma(encoder, seed=settings.seed), replace(config, loss="harma")
 
 # %% ../../nbs/api/study/01_launch.ipynb #2080bc34
@@ -81,11 +98,17 @@ def train_stage(
     device: torch.device,       # of this process
 ) -> None:
     "Train one stage into its notebook's folder, for the notebook to finish."
-    if stage == 1 and settings.init != "stage1": return print(f"nothing to train: 02_train_stage1.ipynb adopts the weights of init {settings.init!r}") if rank() == 0 else None
+    if stage == 1 and settings.init != "stage1":
+        return (
+            print(f"nothing to train: 02_train_stage1.ipynb adopts the weights of init {settings.init!r}")
+            if rank() == 0
+            else None
+        )
     run = Run(settings, STAGES[stage][0])
     if stage == 1: encoder = starting_point(settings.init, settings.backbone, settings.seed, settings.weights, device)
     else: encoder = load_checkpoint(run.need("02_train_stage1", "model.safetensors").parent, device)
-    with _one_decodes(run): data = stage_data(run, stage, encoder.image_size, getattr(settings, "shards", None), rank() == 0)
+    with _one_decodes(run):
+        data = stage_data(run, stage, encoder.image_size, getattr(settings, "shards", None), rank() == 0)
     encoder, config = by_method(encoder, settings)
     log = train(encoder, data.training, config, run.dir, validation=data.validation)
     _say_done(log, run)
@@ -95,9 +118,13 @@ def train_variant(
     name: str,                     # one of `ablation_variants`
     device: torch.device,          # of this process
 ) -> None:
-    "Train one variant of the ablations into its folder, for notebook 06 to measure; ValueError for a name that is no training."
-    variants = {name: config for name, config in ablation_variants(configure(settings), settings.layers).items() if config}
-    if name not in variants: raise ValueError(f"there is no variant {name!r} to train; choose one of {', '.join(variants)}")
+    """Train one variant of the ablations into its folder, for notebook 06 to measure; ValueError for a name that is no
+    training."""
+    variants = {
+        name: config for name, config in ablation_variants(configure(settings), settings.layers).items() if config
+    }
+    if name not in variants:
+        raise ValueError(f"there is no variant {name!r} to train; choose one of {', '.join(variants)}")
     run = Run(settings, ABLATIONS)
     encoder = load_checkpoint(run.need("02_train_stage1", "model.safetensors").parent, device)
     with _one_decodes(run): data = stage_data(run, 2, encoder.image_size, progress=rank() == 0)
@@ -111,17 +138,32 @@ def _one_decodes(run: Run) -> Iterator[None]:
         yield
 
 def _say_done(log: list[dict[str, float]], run: Run) -> None:
-    if rank() == 0: print(f"{len(log)} steps in {world()} processes, last loss {log[-1]['loss']:.3f}; now run {run.notebook}.ipynb, or `make study`")
+    if rank() == 0:
+        print(
+            f"{len(log)} steps in {world()} processes, last loss {log[-1]['loss']:.3f}; now run {run.notebook}.ipynb, "
+            f"or `make study`"
+        )
+
 
 def main(
     arguments: list[str] | None = None,    # words of the command line
 ) -> None:
-    "Command line of each process that torchrun starts: `--stage 1|2` or `--variant last_2`, and any parameter of that notebook as `--name value`."
-    parser = argparse.ArgumentParser(prog="torchrun -m sarclip.study.launch", description="Train one stage, or one variant of the ablations, in many processes, for its notebook to finish.", allow_abbrev=False)
+    """Command line of each process that torchrun starts: `--stage 1|2` or `--variant last_2`, and any parameter of that
+    notebook as `--name value`."""
+    parser = argparse.ArgumentParser(
+        prog="torchrun -m sarclip.study.launch",
+        description="Train one stage, or one variant of the ablations, in many processes, for its notebook to finish.",
+        allow_abbrev=False,
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--stage", type=int, choices=list(STAGES))
     what.add_argument("--variant")
-    for name in dict.fromkeys(name for notebook in (*(notebook for notebook, _ in STAGES.values()), ABLATIONS) for name in NOTEBOOKS[notebook].model_fields): parser.add_argument(f"--{name}", type=_value)
+    for name in dict.fromkeys(
+        name
+        for notebook in (*(notebook for notebook, _ in STAGES.values()), ABLATIONS)
+        for name in NOTEBOOKS[notebook].model_fields
+    ):
+        parser.add_argument(f"--{name}", type=_value)
     values = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     stage, variant = values.pop("stage", None), values.pop("variant", None)
     notebook = STAGES[stage][0] if stage else ABLATIONS
@@ -133,7 +175,9 @@ def main(
         with joined(settings.device) as device:
             if stage: train_stage(settings, stage, device)
             else: train_variant(settings, variant, device)
-    except (ValueError, FileNotFoundError, FloatingPointError, MemoryError, OSError) as error: raise SystemExit(f"✗ {type(error).__name__}: {error}") from error
+    except (ValueError, FileNotFoundError, FloatingPointError, MemoryError, OSError) as error:
+        raise SystemExit(f"✗ {type(error).__name__}: {error}") from error
+
 
 def _value(word: str) -> Any:
     "A number, true or false as such; other words as they are."

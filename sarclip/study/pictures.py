@@ -28,9 +28,30 @@ def caption_figure(
     counts.plot.barh(stacked=True, ax=left, color=sns.color_palette("colorblind", counts.shape[1]), width=.8)
     left.set(xlabel="captions", ylabel="", title="Captions by source and family")
     left.invert_yaxis()
-    left.legend(fontsize=8, frameon=False, title=None, ncols=counts.shape[1], loc="lower left", bbox_to_anchor=(-.2, 1.08), columnspacing=.8, handlelength=1)
+    left.legend(
+        fontsize=8,
+        frameon=False,
+        title=None,
+        ncols=counts.shape[1],
+        loc="lower left",
+        bbox_to_anchor=(-0.2, 1.08),
+        columnspacing=0.8,
+        handlelength=1,
+    )
     words = pairs.assign(words=pairs.caption.str.split().str.len())
-    sns.boxplot(words, x="words", y="family", hue="family", order=counts.columns, hue_order=counts.columns, palette="colorblind", fliersize=1, linewidth=.8, legend=False, ax=right)
+    sns.boxplot(
+        words,
+        x="words",
+        y="family",
+        hue="family",
+        order=counts.columns,
+        hue_order=counts.columns,
+        palette="colorblind",
+        fliersize=1,
+        linewidth=0.8,
+        legend=False,
+        ax=right,
+    )
     right.set(xlabel="words a caption", ylabel="", title="Length by family")
     figure.tight_layout()
     return figure
@@ -42,7 +63,12 @@ def class_figure(
     most: int = 40,                           # classes shown, the most frequent ones
 ) -> Figure:
     "Annotated objects of each class, by source; ValueError when nothing is annotated."
-    labels = [(row.dataset, label) for row in records.itertuples() if row.dataset in names for label in (*json.loads(row.labels), *(box[0] for box in json.loads(row.boxes)))]
+    labels = [
+        (row.dataset, label)
+        for row in records.itertuples()
+        if row.dataset in names
+        for label in (*json.loads(row.labels), *(box[0] for box in json.loads(row.boxes)))
+    ]
     if not labels: raise ValueError("no record names a class, so there is nothing to count")
     counts = pd.DataFrame(labels, columns=["source", "label"]).value_counts().head(most).reset_index()
     counts["class"] = [names[row.source][row.label] for row in counts.itertuples()]
@@ -60,7 +86,8 @@ def word_cloud(
     pairs: pd.DataFrame,    # column caption
     seed: int,              # of the layout
 ) -> Figure:
-    "Words of the captions by frequency; function words and the words of the templates' frame are left out (paper Fig. 4)."
+    """Words of the captions by frequency; function words and the words of the templates' frame are left out (paper Fig.
+    4)."""
     from wordcloud import STOPWORDS, WordCloud
 
     colours = sns.color_palette("colorblind").as_hex()[:4]
@@ -83,15 +110,38 @@ def figure1(
     peers = pd.DataFrame(yaml.safe_load((files("sarclip.study") / "peer_datasets.yaml").read_text(encoding="utf-8")))
     total = yaml.safe_load((files("sarclip.core") / "paper_tables.yaml").read_text(encoding="utf-8"))["table1_dataset"]
     paper = dict(zip(total["columns"], total["SARCLIP-1M"]))
-    ours = [{"name": "SARCLIP-1M (paper)", "modality": "SAR", "images": paper["train_images"] + paper["val_images"], "captions": paper["train_captions"] + paper["val_captions"]},
-            {"name": "this run", "modality": "SAR", "images": images, "captions": captions}]
+    ours = [
+        {
+            "name": "SARCLIP-1M (paper)",
+            "modality": "SAR",
+            "images": paper["train_images"] + paper["val_images"],
+            "captions": paper["train_captions"] + paper["val_captions"],
+        },
+        {"name": "this run", "modality": "SAR", "images": images, "captions": captions},
+    ]
     frame = pd.concat([peers, pd.DataFrame(ours)], ignore_index=True)
     figure, ax = plt.subplots(figsize=(7, 3.8))
-    sns.scatterplot(frame, x="images", y="captions", hue="modality", style="modality", hue_order=["optical", "SAR"], style_order=["optical", "SAR"], s=90, ax=ax)
-    for row in frame.itertuples():    # this run may lie on top of a peer: its name goes to the other side
-        place = {"xytext": (-8, 6), "ha": "right"} if row.name in ("this run", "SARLANG-1M", "SARCLIP-1M (paper)") else {"xytext": (7, -9), "ha": "left"}
+    sns.scatterplot(
+        frame,
+        x="images",
+        y="captions",
+        hue="modality",
+        style="modality",
+        hue_order=["optical", "SAR"],
+        style_order=["optical", "SAR"],
+        s=90,
+        ax=ax,
+    )
+    for row in frame.itertuples():  # this run may lie on top of a peer: its name goes to the other side
+        place = (
+            {"xytext": (-8, 6), "ha": "right"}
+            if row.name in ("this run", "SARLANG-1M", "SARCLIP-1M (paper)")
+            else {"xytext": (7, -9), "ha": "left"}
+        )
         ax.annotate(row.name, (row.images, row.captions), textcoords="offset points", fontsize=8, **place)
-    ax.set(xscale="log", yscale="log", xlabel="images", ylabel="captions", title="Image-text datasets in remote sensing")
+    ax.set(
+        xscale="log", yscale="log", xlabel="images", ylabel="captions", title="Image-text datasets in remote sensing"
+    )
     ax.margins(x=.18, y=.1)
     ax.legend(frameon=False, title=None, loc="lower right")
     figure.tight_layout()
@@ -103,14 +153,40 @@ def recall_figure(
     dataset: str = "sarclip_1m",       # name in the metric keys
 ) -> Figure:
     "Recalls under both protocols beside chance, the untrained network and the ceiling."
-    names = {"i2t_r1": "image→text\nR@1", "i2t_r5": "R@5", "i2t_r10": "R@10", "t2i_r1": "text→image\nR@1", "t2i_r5": "R@5 ", "t2i_r10": "R@10 ", "mean_recall": "mean"}
+    names = {
+        "i2t_r1": "image→text\nR@1",
+        "i2t_r5": "R@5",
+        "i2t_r10": "R@10",
+        "t2i_r1": "text→image\nR@1",
+        "t2i_r5": "R@5 ",
+        "t2i_r10": "R@10 ",
+        "mean_recall": "mean",
+    }
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.4), sharey=True)
-    for ax, task, title in zip(axes, ("retrieval", "retrieval_facts"), ("the paper's protocol: one right string", "over facts: any with equal meaning")):
+    for ax, task, title in zip(
+        axes,
+        ("retrieval", "retrieval_facts"),
+        ("the paper's protocol: one right string", "over facts: any with equal meaning"),
+    ):
         keys = [f"{task}/{dataset}/{name}" for name in names]
-        for i, (label, prefix, suffix) in enumerate((("chance", "", "/chance"), ("untrained", "untrained/", ""), ("trained", "", ""), ("ceiling", "", "/ceiling"))):
+        for i, (label, prefix, suffix) in enumerate(
+            (
+                ("chance", "", "/chance"),
+                ("untrained", "untrained/", ""),
+                ("trained", "", ""),
+                ("ceiling", "", "/ceiling"),
+            )
+        ):
             values = np.array([metrics[prefix + key + suffix] for key in keys])
             error = np.array([metrics[f"{key}/ci95"] for key in keys]).T if label == "trained" else None
-            ax.bar(np.arange(len(keys)) + .2 * (i - 1.5), values, .2, label=label, yerr=None if error is None else np.abs(error - values), error_kw={"linewidth": 1})
+            ax.bar(
+                np.arange(len(keys)) + 0.2 * (i - 1.5),
+                values,
+                0.2,
+                label=label,
+                yerr=None if error is None else np.abs(error - values),
+                error_kw={"linewidth": 1},
+            )
         ax.set_xticks(range(len(keys)), names.values(), fontsize=8)
         ax.set(title=title, ylim=(0, 100), ylabel="queries with a hit [%]" if ax is axes[0] else "")
     figure.tight_layout(rect=(0, 0, 1, .93))

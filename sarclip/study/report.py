@@ -12,7 +12,6 @@ import argparse
 import base64
 import datetime
 import json
-import math
 import os
 import re
 import sys
@@ -29,18 +28,53 @@ from ..data.manifest import load_manifest
 from .tables import VALUES, Step, as_text, audit_paper, collect, compare, count_rows, headline, our_rows
 
 # %% ../../nbs/api/study/04_report.ipynb #6e90b4d3
-TASK_WORDS = {"retrieval": "retrieval, one right caption (the paper's protocol)", "retrieval_facts": "retrieval over facts", "linear_probe": "linear probe",
-              "text_classification": "classification by text, classes known from training", "zero_shot": "zero-shot classification",
-              "raw_pixels": "logistic regression on raw pixels", "ablation": "ablation",
-              "linear_head": "linear head, AdamW (the paper's protocol)", "linear_head_from_text": "linear head that starts from the texts", "nearest_neighbours": "nearest neighbours",
-              "invariant": "what must hold whatever the model", "leakage": "training images that an examination keeps", "leakage_probe": "probe's training images that its test keeps",
-              "leakage_left_out": "leaks that the split rules had left out", "probe_leaks": "linear probe, by copies in its own training part", "clutter_audit": "what the probe looks at",
-              "robustness": "linear probe on worse images", "ceiling": "a perfect model on the paper's test set", "leaks_kept": "short training with the leaks", "leaks_dropped": "short training without the leaks"}
-METRIC_WORDS = {"i2t_r1": "image to text R@1", "i2t_r5": "image to text R@5", "i2t_r10": "image to text R@10", "t2i_r1": "text to image R@1",
-                "t2i_r5": "text to image R@5", "t2i_r10": "text to image R@10", "mean_recall": "mean recall", "accuracy": "accuracy",
-                "mstar_soc": "MSTAR-SOC", "sar_vsa": "SAR-VSA", "fusar_ship": "FUSAR-Ship"}
-DATASET_WORDS = {"sarclip_1m": "test pairs", "mstar_soc": "MSTAR-SOC", "mstar_eoc2_config": "MSTAR EOC-2, configurations", "mstar_eoc2_version": "MSTAR EOC-2, versions",
-                 "sar_acd": "SAR-ACD", "sar_vsa_present": "SAR-VSA, the part that is here", "mstar_eoc1": "MSTAR EOC-1", "fusar_ship": "FUSAR-Ship", "sar_vsa": "SAR-VSA"}
+TASK_WORDS = {
+    "retrieval": "retrieval, one right caption (the paper's protocol)",
+    "retrieval_facts": "retrieval over facts",
+    "linear_probe": "linear probe",
+    "text_classification": "classification by text, classes known from training",
+    "zero_shot": "zero-shot classification",
+    "raw_pixels": "logistic regression on raw pixels",
+    "ablation": "ablation",
+    "linear_head": "linear head, AdamW (the paper's protocol)",
+    "linear_head_from_text": "linear head that starts from the texts",
+    "nearest_neighbours": "nearest neighbours",
+    "invariant": "what must hold whatever the model",
+    "leakage": "training images that an examination keeps",
+    "leakage_probe": "probe's training images that its test keeps",
+    "leakage_left_out": "leaks that the split rules had left out",
+    "probe_leaks": "linear probe, by copies in its own training part",
+    "clutter_audit": "what the probe looks at",
+    "robustness": "linear probe on worse images",
+    "ceiling": "a perfect model on the paper's test set",
+    "leaks_kept": "short training with the leaks",
+    "leaks_dropped": "short training without the leaks",
+}
+METRIC_WORDS = {
+    "i2t_r1": "image to text R@1",
+    "i2t_r5": "image to text R@5",
+    "i2t_r10": "image to text R@10",
+    "t2i_r1": "text to image R@1",
+    "t2i_r5": "text to image R@5",
+    "t2i_r10": "text to image R@10",
+    "mean_recall": "mean recall",
+    "accuracy": "accuracy",
+    "mstar_soc": "MSTAR-SOC",
+    "sar_vsa": "SAR-VSA",
+    "fusar_ship": "FUSAR-Ship",
+}
+DATASET_WORDS = {
+    "sarclip_1m": "test pairs",
+    "mstar_soc": "MSTAR-SOC",
+    "mstar_eoc2_config": "MSTAR EOC-2, configurations",
+    "mstar_eoc2_version": "MSTAR EOC-2, versions",
+    "sar_acd": "SAR-ACD",
+    "sar_vsa_present": "SAR-VSA, the part that is here",
+    "mstar_eoc1": "MSTAR EOC-1",
+    "fusar_ship": "FUSAR-Ship",
+    "sar_vsa": "SAR-VSA",
+}
+
 
 def in_words(
     key: str,    # "<task>/<dataset>/<metric>"
@@ -54,29 +88,67 @@ def in_words(
     return f"{words}: {', '.join([*(DATASET_WORDS.get(d, d) for d in dataset), METRIC_WORDS.get(metric, metric.replace('_', ' '))])}"
 
 # %% ../../nbs/api/study/04_report.ipynb #1f86497c
-HEADLINE = ("text_classification", "retrieval_facts", "retrieval", "linear_head", "linear_probe", "nearest_neighbours", "raw_pixels", "zero_shot", "few_shot")    # in this order
+# in this order
+HEADLINE = (
+    "text_classification",
+    "retrieval_facts",
+    "retrieval",
+    "linear_head",
+    "linear_probe",
+    "nearest_neighbours",
+    "raw_pixels",
+    "zero_shot",
+    "few_shot",
+)
+
 
 def main_rows(
     table: pd.DataFrame,    # from `sarclip.study.tables.headline`
 ) -> pd.DataFrame:          # its mean recalls and accuracies, in a fixed order
     "The rows that summarise a run."
-    def rank(key: str) -> int: return next((i for i, task in enumerate(HEADLINE) if re.match(rf"{task}(_\d+)?/", key)), len(HEADLINE))
-    kept = table[table.metric.map(rank).lt(len(HEADLINE)) & table.metric.str.fullmatch(r"[^/]+/[^/]+/(mean_recall|accuracy)")]
-    return kept.assign(rank=kept.metric.map(rank)).sort_values(["backbone", "init", "rank", "metric"], kind="stable").drop(columns="rank")
+
+    def rank(key: str) -> int:
+        return next((i for i, task in enumerate(HEADLINE) if re.match(rf"{task}(_\d+)?/", key)), len(HEADLINE))
+
+    kept = table[
+        table.metric.map(rank).lt(len(HEADLINE)) & table.metric.str.fullmatch(r"[^/]+/[^/]+/(mean_recall|accuracy)")
+    ]
+    return (
+        kept.assign(rank=kept.metric.map(rank))
+        .sort_values(["backbone", "init", "rank", "metric"], kind="stable")
+        .drop(columns="rank")
+    )
 
 # %% ../../nbs/api/study/04_report.ipynb #90bfad71
-PAPER_FIGURES = {1: ("Fig. 1: image-text datasets by size", "Numbers of images and of texts of the remote sensing image-text datasets, with the dataset built here."),
-                 4: ("Fig. 4: words of the captions", "Word cloud: the words of the training captions, larger where more frequent."),
-                 5: ("Fig. 5: feature space", "Two-dimensional t-SNE maps of image features, coloured by class."),
-                 6: ("Fig. 6: layers trained in stage 2", "Mean recall against the number of last layers that are trained, for each encoder.")}
+PAPER_FIGURES = {
+    1: (
+        "Fig. 1: image-text datasets by size",
+        "Numbers of images and of texts of the remote sensing image-text datasets, with the dataset built here.",
+    ),
+    4: ("Fig. 4: words of the captions", "Word cloud: the words of the training captions, larger where more frequent."),
+    5: ("Fig. 5: feature space", "Two-dimensional t-SNE maps of image features, coloured by class."),
+    6: (
+        "Fig. 6: layers trained in stage 2",
+        "Mean recall against the number of last layers that are trained, for each encoder.",
+    ),
+}
 
-OUR_FIGURES = {"samples": "One image from each dataset of this run.", "captions": "Captions of each family by source, and their lengths in words.",
-               "training": "Training loss against the training step.", "recall": "Recall at 1, 5 and 10 beside chance and the ceiling.",
-               "confusion": "Confusion matrix: true class against predicted class.", "classes": "Annotated objects of each class, by source.",
-               "breakdown": "Mean recall of each source and caption family.", "alpha": "Accuracy between the text head and the trained head.",
-               "few": "Accuracy of probes on a few images a class.", "leaks": "Leaks between training and tests.",
-               "ceiling": "Mean recall of perfect models on the paper's test set.", "clutter": "Accuracy on targets, shadows and clutter alone.",
-               "robustness": "Accuracy on ever worse test images."}    # first word of the file name → what it shows
+OUR_FIGURES = {
+    "samples": "One image from each dataset of this run.",
+    "captions": "Captions of each family by source, and their lengths in words.",
+    "training": "Training loss against the training step.",
+    "recall": "Recall at 1, 5 and 10 beside chance and the ceiling.",
+    "confusion": "Confusion matrix: true class against predicted class.",
+    "classes": "Annotated objects of each class, by source.",
+    "breakdown": "Mean recall of each source and caption family.",
+    "alpha": "Accuracy between the text head and the trained head.",
+    "few": "Accuracy of probes on a few images a class.",
+    "leaks": "Leaks between training and tests.",
+    "ceiling": "Mean recall of perfect models on the paper's test set.",
+    "clutter": "Accuracy on targets, shadows and clutter alone.",
+    "robustness": "Accuracy on ever worse test images.",
+}  # first word of the file name → what it shows
+
 
 def figure_number(
     name: str,        # file name without ending
@@ -95,11 +167,26 @@ def figures(
         for path in sorted((step.folder / "figures").glob("*.png")):
             number = figure_number(path.stem)
             plain = re.sub(r"^fig[_-]?\d+[_-]?", "", path.stem).replace("_", " ").strip() or step.notebook
-            title, alt = PAPER_FIGURES[number] if number else (plain.capitalize(), OUR_FIGURES.get(path.stem.split("_")[0], f"Figure {plain!r} of notebook {step.notebook}."))
+            title, alt = (
+                PAPER_FIGURES[number]
+                if number
+                else (
+                    plain.capitalize(),
+                    OUR_FIGURES.get(path.stem.split("_")[0], f"Figure {plain!r} of notebook {step.notebook}."),
+                )
+            )
             model = f"{step.backbone} from {step.init}" if step.backbone else ""
-            found.append({"number": number, "title": title + (f" ({plain})" if number and plain != step.notebook else ""), "alt": f"{alt} {model}".strip(),
-                          "uri": "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode(), "model": model,
-                          "notebook": step.notebook, "href": _link(step.folder / f"{step.notebook}.ipynb", profile_dir)})
+            found.append(
+                {
+                    "number": number,
+                    "title": title + (f" ({plain})" if number and plain != step.notebook else ""),
+                    "alt": f"{alt} {model}".strip(),
+                    "uri": "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode(),
+                    "model": model,
+                    "notebook": step.notebook,
+                    "href": _link(step.folder / f"{step.notebook}.ipynb", profile_dir),
+                }
+            )
     return found
 
 def _link(path: Path, profile_dir: Path) -> str:
@@ -191,24 +278,69 @@ PAGE = """<!DOCTYPE html>
 """
 
 # %% ../../nbs/api/study/04_report.ipynb #8e47bbe7
-CAPTIONS = {1: ("Table I: the data", "Images and captions of each source. The total is over the paper's eight sources; further ones stand below it."),
-            3: ("Table III: retrieval", "Test pairs in which every image and every caption occurs once; a hit is the one right partner among the first 1, 5 or 10. In brackets, the gain over SARCLIP from LAION with the same backbone, relative, as the paper counts it."),
-            4: ("Table IV: recognition", "Frozen image encoder, a linear head trained on its features, accuracy. In brackets, the relative gain over OpenCLIP with the same backbone."),
-            5: ("Table V: zero-shot classification", "Accuracy on FUSAR-Ship by class names alone. In brackets, the relative gain over RemoteCLIP with the same backbone."),
-            6: ("Table VI: which encoder is trained", "Stage 2 with the image encoder, the text encoder, or both in training. Our variants may train shorter than the model of Table III (notebook 06 says how long): compare them with each other.")}
+CAPTIONS = {
+    1: (
+        "Table I: the data",
+        "Images and captions of each source. The total is over the paper's eight sources; further ones stand below it.",
+    ),
+    3: (
+        "Table III: retrieval",
+        "Test pairs in which every image and every caption occurs once; a hit is the one right partner among the "
+        "first 1, 5 or 10. In brackets, the gain over SARCLIP from LAION with the same backbone, relative, as the "
+        "paper counts it.",
+    ),
+    4: (
+        "Table IV: recognition",
+        "Frozen image encoder, a linear head trained on its features, accuracy. In brackets, the relative gain over "
+        "OpenCLIP with the same backbone.",
+    ),
+    5: (
+        "Table V: zero-shot classification",
+        "Accuracy on FUSAR-Ship by class names alone. In brackets, the relative gain over RemoteCLIP with the same "
+        "backbone.",
+    ),
+    6: (
+        "Table VI: which encoder is trained",
+        "Stage 2 with the image encoder, the text encoder, or both in training. Our variants may train shorter than "
+        "the model of Table III (notebook 06 says how long): compare them with each other.",
+    ),
+}
+
 
 def _number(value: Any, digits: int = 2) -> str:
-    return "–" if value is None or pd.isna(value) else f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 1000 else f"{value:.{digits}f}"
+    return (
+        "–"
+        if value is None or pd.isna(value)
+        else f"{value:,.0f}"
+        if float(value).is_integer() and abs(value) >= 1000
+        else f"{value:.{digits}f}"
+    )
+
 
 def _measured(table: pd.DataFrame, profile_dir: Path) -> list[dict[str, str]]:
-    return [{"words": in_words(r.metric), "key": r.metric, "model": f"{r.backbone} from {r.init}", "value": _number(r.value),
-             "interval": f"{r.ci95[0]:.2f} to {r.ci95[1]:.2f}" if isinstance(r.ci95, list) else "–", "chance": _number(r.chance), "ceiling": _number(r.ceiling),
-             "untrained": _number(r.untrained), "metrics": _link(r.folder / "metrics.json", profile_dir), "notebook": _link(r.folder / f"{r.notebook}.ipynb", profile_dir)}
-            for r in table.itertuples()]
+    return [
+        {
+            "words": in_words(r.metric),
+            "key": r.metric,
+            "model": f"{r.backbone} from {r.init}",
+            "value": _number(r.value),
+            "interval": f"{r.ci95[0]:.2f} to {r.ci95[1]:.2f}" if isinstance(r.ci95, list) else "–",
+            "chance": _number(r.chance),
+            "ceiling": _number(r.ceiling),
+            "untrained": _number(r.untrained),
+            "metrics": _link(r.folder / "metrics.json", profile_dir),
+            "notebook": _link(r.folder / f"{r.notebook}.ipynb", profile_dir),
+        }
+        for r in table.itertuples()
+    ]
+
 
 def _row_words(number: int, key: tuple) -> tuple[str, str]:
     if number == 1: return key[0], ""
-    if number == 6: return {(False, True): "text encoder", (True, False): "image encoder", (True, True): "both encoders"}[key[2:]], f"{key[0]} from {key[1]}"
+    if number == 6:
+        return {(False, True): "text encoder", (True, False): "image encoder", (True, True): "both encoders"}[
+            key[2:]
+        ], f"{key[0]} from {key[1]}"
     return key[0], f"{key[1]} from {key[2]}"
 
 def _comparison(number: int, ours: dict, sources: list[str]) -> dict[str, Any]:
@@ -217,19 +349,51 @@ def _comparison(number: int, ours: dict, sources: list[str]) -> dict[str, Any]:
     rows = []
     for key, row in text.iterrows():
         name, detail = _row_words(number, key if isinstance(key, tuple) else (key,))
-        rows.append({"name": name, "detail": detail, "cells": [(row[c, "paper"], row[c, "ours"]) for c in VALUES[number]],
-                     "note": notes.index(row["note", ""]) + 1 if row["note", ""] else ""})
+        rows.append(
+            {
+                "name": name,
+                "detail": detail,
+                "cells": [(row[c, "paper"], row[c, "ours"]) for c in VALUES[number]],
+                "note": notes.index(row["note", ""]) + 1 if row["note", ""] else "",
+            }
+        )
     title, words = CAPTIONS[number]
-    return {"number": number, "title": title, "text": words, "caption": "The paper's value and ours side by side" + ("." if number == 1 else ", percent."),
-            "corner": "source" if number == 1 else "method", "rows": rows, "notes": notes, "sources": sources, "figures": [],
-            "columns": [METRIC_WORDS.get(c, c.replace("_", " ")).replace("image to text", "I→T").replace("text to image", "T→I") for c in VALUES[number]]}
+    return {
+        "number": number,
+        "title": title,
+        "text": words,
+        "caption": "The paper's value and ours side by side" + ("." if number == 1 else ", percent."),
+        "corner": "source" if number == 1 else "method",
+        "rows": rows,
+        "notes": notes,
+        "sources": sources,
+        "figures": [],
+        "columns": [
+            METRIC_WORDS.get(c, c.replace("_", " ")).replace("image to text", "I→T").replace("text to image", "T→I")
+            for c in VALUES[number]
+        ],
+    }
+
 
 def _step(step: Step, profile_dir: Path) -> dict[str, Any]:
     shared = ("profile", "backbone", "init", "seed", "run_dir", "data_dir", "device")
-    files = [(_link(step.folder / f"{step.notebook}.ipynb", profile_dir), "notebook"), *((_link(step.folder / n, profile_dir), n.split(".")[0]) for n in ("metrics.json", "provenance.json", "params.yaml"))]
-    return {"notebook": step.notebook, "model": f"{step.backbone} from {step.init}" if step.backbone else "", "done": step.metrics is not None,
-            "wall": _duration(step.provenance.get("wall_s")), "seed": step.provenance.get("seed", step.params.get("seed", "–")),
-            "params": ", ".join(f"{k} {v}" for k, v in step.params.items() if k not in shared and v not in (None, [], "")), "files": [f for f in files if f[0]]}
+    files = [
+        (_link(step.folder / f"{step.notebook}.ipynb", profile_dir), "notebook"),
+        *(
+            (_link(step.folder / n, profile_dir), n.split(".")[0])
+            for n in ("metrics.json", "provenance.json", "params.yaml")
+        ),
+    ]
+    return {
+        "notebook": step.notebook,
+        "model": f"{step.backbone} from {step.init}" if step.backbone else "",
+        "done": step.metrics is not None,
+        "wall": _duration(step.provenance.get("wall_s")),
+        "seed": step.provenance.get("seed", step.params.get("seed", "–")),
+        "params": ", ".join(f"{k} {v}" for k, v in step.params.items() if k not in shared and v not in (None, [], "")),
+        "files": [f for f in files if f[0]],
+    }
+
 
 def _profile_title(name: str) -> str:
     path = project_root() / "profiles" / f"{name}.yaml"
@@ -239,20 +403,36 @@ def _profile_title(name: str) -> str:
 def _duration(seconds: float | None) -> str:
     if seconds is None: return "–"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return (
+        f"{minutes // 60} h {minutes % 60} min"
+        if minutes >= 60
+        else f"{minutes} min {rest} s"
+        if minutes
+        else f"{rest} s"
+    )
+
 
 def data_sentence(
     profile_dir: Path,    # runs/<profile>
 ) -> str:                 # one or two sentences
-    "What the run's images are, from the release that each dataset came from; it decides what a comparison with the paper means."
+    """What the run's images are, from the release that each dataset came from; it decides what a comparison with the
+    paper means."""
     path = profile_dir / "data" / "datasets" / "sources.json"
     if not path.is_file(): return "Not known: no dataset has been prepared in this run."
     releases, datasets = json.loads(path.read_text(encoding="utf-8")), load_manifest().datasets
     generated = sorted(n for n, release in releases.items() if datasets[n].release(release).kind == "generated")
     real = sorted(set(releases) - set(generated))
     parts = []
-    if generated: parts.append(f"Simulated images stand in for {', '.join(generated)}: the paper's values beside ours show the shape of its tables, and no comparison of the two is meant.")
-    if real: parts.append(f"Real images: {', '.join(real)}. The training data and the test pairs are a part of the paper's: compare with that in mind.")
+    if generated:
+        parts.append(
+            f"Simulated images stand in for {', '.join(generated)}: the paper's values beside ours show the shape of "
+            f"its tables, and no comparison of the two is meant."
+        )
+    if real:
+        parts.append(
+            f"Real images: {', '.join(real)}. The training data and the test pairs are a part of the paper's: compare "
+            f"with that in mind."
+        )
     return " ".join(parts)
 
 # %% ../../nbs/api/study/04_report.ipynb #b3872bf9
@@ -262,29 +442,77 @@ def _context(profile_dir: Path) -> dict[str, Any]:
     pictures = figures(steps, profile_dir)
     build = profile_dir / "data" / "01_build_dataset"
     built = any(s.notebook == "01_build_dataset" and s.metrics is not None for s in steps)
-    tables = [_comparison(1, count_rows(build) if built else {}, [f"{build.relative_to(profile_dir).as_posix()}/{n}.parquet" for n in ("records", "pairs", "test_pairs")] if built else [])]
+    tables = [
+        _comparison(
+            1,
+            count_rows(build) if built else {},
+            [f"{build.relative_to(profile_dir).as_posix()}/{n}.parquet" for n in ("records", "pairs", "test_pairs")]
+            if built
+            else [],
+        )
+    ]
     for number in (3, 4, 5, 6):
-        tables.append(_comparison(number, our_rows(number, steps), [_link(s.folder / "metrics.json", profile_dir) for s in steps if our_rows(number, [s])]))
+        tables.append(
+            _comparison(
+                number,
+                our_rows(number, steps),
+                [_link(s.folder / "metrics.json", profile_dir) for s in steps if our_rows(number, [s])],
+            )
+        )
     audit = audit_paper()
     counts = audit.verdict.value_counts()
     rows = audit.assign(printed=audit.printed.map(_number), recomputed=audit.recomputed.map(_number)).to_dict("records")
     walls = [s.provenance["wall_s"] for s in steps if "wall_s" in s.provenance]
     commits = sorted({s.provenance["git_commit"] for s in steps if "git_commit" in s.provenance})
-    packages = sorted({f"{k} {v}" for s in steps for k, v in s.provenance.get("packages", {}).items()} | {f"Python {s.provenance['python']}" for s in steps if "python" in s.provenance})
+    packages = sorted(
+        {f"{k} {v}" for s in steps for k, v in s.provenance.get("packages", {}).items()}
+        | {f"Python {s.provenance['python']}" for s in steps if "python" in s.provenance}
+    )
     return {
-        "css": CSS, "profile": profile_dir.name, "title": _profile_title(profile_dir.name), "commit": ", ".join(c[:12] + ("+changes" if c.endswith("+changes") else "") for c in commits) or "unknown",
-        "finished": sum(s.metrics is not None for s in steps), "started": len(steps), "wall": _duration(sum(walls) if walls else None),
-        "now": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"), "data_sentence": data_sentence(profile_dir),
-        "sections": [("headline", "What came out"), ("ran", "What ran"), *((f"table{t['number']}", t["title"].split(":")[0]) for t in tables), ("figures", "Figures"), ("audit", "The paper's own numbers"), ("all", "Everything measured")],
-        "main": _measured(main_rows(table), profile_dir), "everything": _measured(table, profile_dir), "steps": [_step(s, profile_dir) for s in steps],
-        "versions": ", ".join(packages), "mixed": "Steps of this run were made at different commits; remove its folder and run `make study` again to bring them together." if len(commits) > 1 else "",
-        "tables": tables, "explorers": [(p.relative_to(profile_dir).as_posix(), " ".join(p.relative_to(profile_dir).with_suffix("").parts)) for p in sorted(profile_dir.glob("*/*/07_explore/*.html"))],
-        "paper_figures": [{"title": title, "figures": [f for f in pictures if f["number"] == n]} for n, (title, _) in PAPER_FIGURES.items()],
+        "css": CSS,
+        "profile": profile_dir.name,
+        "title": _profile_title(profile_dir.name),
+        "commit": ", ".join(c[:12] + ("+changes" if c.endswith("+changes") else "") for c in commits) or "unknown",
+        "finished": sum(s.metrics is not None for s in steps),
+        "started": len(steps),
+        "wall": _duration(sum(walls) if walls else None),
+        "now": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "data_sentence": data_sentence(profile_dir),
+        "sections": [
+            ("headline", "What came out"),
+            ("ran", "What ran"),
+            *((f"table{t['number']}", t["title"].split(":")[0]) for t in tables),
+            ("figures", "Figures"),
+            ("audit", "The paper's own numbers"),
+            ("all", "Everything measured"),
+        ],
+        "main": _measured(main_rows(table), profile_dir),
+        "everything": _measured(table, profile_dir),
+        "steps": [_step(s, profile_dir) for s in steps],
+        "versions": ", ".join(packages),
+        "mixed": "Steps of this run were made at different commits; remove its folder and run `make study` again to "
+                 "bring them together."
+        if len(commits) > 1
+        else "",
+        "tables": tables,
+        "explorers": [
+            (p.relative_to(profile_dir).as_posix(), " ".join(p.relative_to(profile_dir).with_suffix("").parts))
+            for p in sorted(profile_dir.glob("*/*/07_explore/*.html"))
+        ],
+        "paper_figures": [
+            {"title": title, "figures": [f for f in pictures if f["number"] == n]}
+            for n, (title, _) in PAPER_FIGURES.items()
+        ],
         "hidden_figures": [f for f in pictures if f["notebook"] == "07b_protocol"],
         "other_figures": [f for f in pictures if f["number"] is None and f["notebook"] != "07b_protocol"],
-        "audit": [r for r in rows if r["verdict"] in ("disagrees", "open")], "truncated": [r for r in rows if r["verdict"] == "truncated"],
-        "audit_sentence": f"Recomputed from the printed values: {len(audit)} checks, {counts.get('agrees', 0)} agree, {counts.get('truncated', 0)} are cut off instead of rounded, "
-                          f"{counts.get('disagrees', 0)} disagree, {counts.get('open', 0)} stay open. The paper's values stand in the tables above as printed."}
+        "audit": [r for r in rows if r["verdict"] in ("disagrees", "open")],
+        "truncated": [r for r in rows if r["verdict"] == "truncated"],
+        "audit_sentence": f"Recomputed from the printed values: {len(audit)} checks, {counts.get('agrees', 0)} agree, "
+                          f"{counts.get('truncated', 0)} are cut off instead of rounded, "
+        f"{counts.get('disagrees', 0)} disagree, {counts.get('open', 0)} stay open. The paper's values stand in the "
+        f"tables above as printed.",
+    }
+
 
 def write_report(
     profile_dir: Path,    # runs/<profile>
@@ -300,25 +528,42 @@ def write_report(
 def print_summary(
     profile_dir: Path,    # runs/<profile>, its report written or not
 ) -> None:
-    "Print the headline numbers, what did not finish, and the report's path: at most 20 lines. Raises FileNotFoundError if there is no run."
+    """Print the headline numbers, what did not finish, and the report's path: at most 20 lines. Raises
+    FileNotFoundError if there is no run."""
     profile_dir = Path(profile_dir)
     steps = collect(profile_dir)
     rows = main_rows(headline(steps))
     print(f"{'%':<71}{'measured':>10}{'chance':>9}{'ceiling':>9}{'untrained':>11}")
     for row in rows.head(15).itertuples():
         name = f"{row.backbone} {row.init}  {row.metric}"
-        print(f"{name[:70]:<71}{_number(row.value):>10}{_number(row.chance):>9}{_number(row.ceiling):>9}{_number(row.untrained):>11}")
+        print(
+            f"{name[:70]:<71}{_number(row.value):>10}{_number(row.chance):>9}{_number(row.ceiling):>9}{_number(row.untrained):>11}"
+        )
     if len(rows) > 15: print(f"… and {len(rows) - 15} more in the report")
     unfinished = [s for s in steps if s.metrics is None and s.notebook != "08_report"]
-    if unfinished: print(textwrap.shorten("did not finish: " + ", ".join(f"{s.notebook} {s.backbone} {s.init}".strip() for s in unfinished), 100, placeholder=" …"))
+    if unfinished:
+        print(
+            textwrap.shorten(
+                "did not finish: " + ", ".join(f"{s.notebook} {s.backbone} {s.init}".strip() for s in unfinished),
+                100,
+                placeholder=" …",
+            )
+        )
     if not len(rows): print("not run: no finished step holds an accuracy or a recall yet")
     report = profile_dir / "report.html"
-    print(f"report: {report}" if report.is_file() else f"report: not written yet; `papermill nbs/08_report.ipynb out.ipynb -p profile {profile_dir.name}` writes {report}")
+    print(
+        f"report: {report}"
+        if report.is_file()
+        else f"report: not written yet; `papermill nbs/08_report.ipynb out.ipynb -p profile {profile_dir.name}` "
+             f"writes {report}"
+    )
 
 # %% ../../nbs/api/study/04_report.ipynb #c6d6f948
 def main(arguments: list[str] | None = None) -> None:    # words of the command line
     "Command line: `sarclip-report [profile]` prints a run's summary; exits with one sentence if there is no such run."
-    parser = argparse.ArgumentParser(prog="sarclip-report", description="Print the headline numbers of a run and the path of its report.")
+    parser = argparse.ArgumentParser(
+        prog="sarclip-report", description="Print the headline numbers of a run and the path of its report."
+    )
     parser.add_argument("profile", nargs="?", default="mini", help="name of a file in profiles/, without .yaml")
     profile = parser.parse_args(arguments).profile
     try: print_summary(project_root() / os.environ.get("SARCLIP_RUNS", "runs") / profile)

@@ -12,7 +12,6 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -34,8 +33,14 @@ def step_dir(
     "The folder of one step of a run."
     profile_dir = settings.run_dir / settings.profile
     if issubclass(NOTEBOOKS[notebook], ModelSettings):
-        method = getattr(settings, "method", "sarclip") if "method" in NOTEBOOKS[notebook].model_fields else "sarclip"    # stage 1 is everybody's
-        return profile_dir / settings.backbone / (settings.init if method == "sarclip" else f"{settings.init}-{method}") / notebook
+        # stage 1 is everybody's
+        method = getattr(settings, "method", "sarclip") if "method" in NOTEBOOKS[notebook].model_fields else "sarclip"
+        return (
+            profile_dir
+            / settings.backbone
+            / (settings.init if method == "sarclip" else f"{settings.init}-{method}")
+            / notebook
+        )
     return profile_dir / "08_report" if notebook == "08_report" else profile_dir / "data" / notebook
 
 # %% ../../nbs/api/study/00_run.ipynb #51117d1e
@@ -46,12 +51,14 @@ class Run:
         settings: Settings,    # checked settings of this notebook
         notebook: str,         # "03_train_stage2"
     ):
-        "Open the step's folder; an earlier result of the same step is withdrawn first, so that a broken run leaves none."
+        """Open the step's folder; an earlier result of the same step is withdrawn first, so that a broken run leaves
+        none."""
         self.settings, self.notebook, self.started = settings, notebook, time.time()
         self.dir = step_dir(settings, notebook)
         self.inputs: dict[str, str] = {}
         self.dir.mkdir(parents=True, exist_ok=True)
-        for old in [self.dir / "metrics.json", self.dir / "provenance.json", *(self.dir / "figures").glob("*.png")]: old.unlink(missing_ok=True)
+        for old in [self.dir / "metrics.json", self.dir / "provenance.json", *(self.dir / "figures").glob("*.png")]:
+            old.unlink(missing_ok=True)
         write_text(self.dir / "params.yaml", yaml.safe_dump(json.loads(settings.model_dump_json()), sort_keys=False))
 
     @property
@@ -76,10 +83,16 @@ class Run:
         "Path of an input; FileNotFoundError says which notebook makes it, and how to run that."
         path = step_dir(self.settings, notebook) / name
         if not (path.parent / "metrics.json").is_file() or not path.exists():
-            asked = {k: getattr(self.settings, k) for k in ("profile", "run_dir", "backbone", "init", "method") if k in NOTEBOOKS[notebook].model_fields and hasattr(self.settings, k)}
+            asked = {
+                k: getattr(self.settings, k)
+                for k in ("profile", "run_dir", "backbone", "init", "method")
+                if k in NOTEBOOKS[notebook].model_fields and hasattr(self.settings, k)
+            }
             options = "".join(f" -p {k} {_short(v) if isinstance(v, Path) else v}" for k, v in asked.items())
-            raise FileNotFoundError(f"{_short(path)} is missing: {notebook}.ipynb makes it; run "
-                                    f"`papermill nbs/{notebook}.ipynb {notebook}.out.ipynb{options}` first, or `make study`")
+            raise FileNotFoundError(
+                f"{_short(path)} is missing: {notebook}.ipynb makes it; run "
+                f"`papermill nbs/{notebook}.ipynb {notebook}.out.ipynb{options}` first, or `make study`"
+            )
         self.inputs[_short(path)] = _digest(path)
         return path
 
@@ -92,11 +105,21 @@ class Run:
         metrics: dict[str, Any],    # "<task>/<dataset>/<metric>" → number, or list of numbers
     ) -> None:
         "Write provenance, then metrics.json; with it the step counts as whole."
-        write_json(self.dir / "provenance.json", {
-            "notebook": self.notebook, "git_commit": git_commit(), "manifest_sha256": {path.name: sha256_file(path) for path in manifest_files()},
-            "inputs_sha256": self.inputs, "packages": package_versions(), "python": platform.python_version(),
-            "machine": f"{platform.machine()}, {platform.system()}", "seed": self.settings.seed,
-            "wall_s": round(time.time() - self.started, 1), "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+        write_json(
+            self.dir / "provenance.json",
+            {
+                "notebook": self.notebook,
+                "git_commit": git_commit(),
+                "manifest_sha256": {path.name: sha256_file(path) for path in manifest_files()},
+                "inputs_sha256": self.inputs,
+                "packages": package_versions(),
+                "python": platform.python_version(),
+                "machine": f"{platform.machine()}, {platform.system()}",
+                "seed": self.settings.seed,
+                "wall_s": round(time.time() - self.started, 1),
+                "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            },
+        )
         write_json(self.dir / "metrics.json", metrics)
 
 def _short(path: Path) -> str:
@@ -104,20 +127,41 @@ def _short(path: Path) -> str:
 
 def _digest(path: Path) -> str:
     if path.is_file(): return sha256_file(path)
-    return hashlib.sha256("".join(f"{p.relative_to(path)}{p.stat().st_size}" for p in sorted(path.rglob("*")) if p.is_file()).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(f"{p.relative_to(path)}{p.stat().st_size}" for p in sorted(path.rglob("*")) if p.is_file()).encode()
+    ).hexdigest()
 
 # %% ../../nbs/api/study/00_run.ipynb #b00aa06f
 @functools.cache
 def git_commit() -> str:    # full hash, "+changes" where tracked files differ, "unknown" outside a repository
     "The commit this code stands at."
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=project_root(), capture_output=True, text=True, check=True).stdout.strip()
-    try: return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no", "--", "sarclip", "profiles", "data_manifest.yaml") else "")
-    except (OSError, subprocess.CalledProcessError): return "unknown"
+        return subprocess.run(
+            ["git", *words], cwd=project_root(), capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + (
+            "+changes"
+            if git("status", "--porcelain", "--untracked-files=no", "--", "sarclip", "profiles", "data_manifest.yaml")
+            else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 def package_versions() -> dict[str, str]:    # name → version of what decides results
     "Versions of the packages that results depend on."
-    names = ("torch", "torchvision", "open_clip_torch", "numpy", "scipy", "pandas", "scikit-learn", "umap-learn", "Pillow")
+    names = (
+        "torch",
+        "torchvision",
+        "open_clip_torch",
+        "numpy",
+        "scipy",
+        "pandas",
+        "scikit-learn",
+        "umap-learn",
+        "Pillow",
+    )
     found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if d.metadata["Name"] in names}
     return {name: found[name] for name in names if name in found}
 
@@ -132,9 +176,15 @@ def execute(
     source = project_root() / "nbs" / f"{notebook}.ipynb"
     executed = step_dir(settings, notebook) / f"{notebook}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
-    with open(executed.parent / ".lock", "w") as lock:    # the system lets go of it when the process ends, however it ends
-        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: raise RuntimeError(f"another process is running {notebook} in {_short(executed.parent)}; wait for it, or choose another run_dir") from None
+    # the system lets go of it when the process ends, however it ends
+    with open(executed.parent / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(
+                f"another process is running {notebook} in {_short(executed.parent)}; wait for it, or choose another "
+                f"run_dir"
+            ) from None
         _papermill(notebook, source, executed, values)
     return executed
 
@@ -142,21 +192,37 @@ def _papermill(notebook: str, source: Path, executed: Path, values: dict[str, An
     import papermill    # heavy: only those who execute pay for it
 
     try:
-        papermill.execute_notebook(source, executed, parameters=values, kernel_name="python3", cwd=source.parent, progress_bar=False,
-                                   stdout_file=sys.stdout, stderr_file=sys.stderr)
+        papermill.execute_notebook(
+            source,
+            executed,
+            parameters=values,
+            kernel_name="python3",
+            cwd=source.parent,
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+        )
     except papermill.PapermillExecutionError as error:
-        raise RuntimeError(f"{notebook}, cell {error.exec_count}: {error.ename}: {error.evalue}\n"
-                           f"The notebook as far as it ran: {_short(executed)}") from None
+        raise RuntimeError(
+            f"{notebook}, cell {error.exec_count}: {error.ename}: {error.evalue}\n"
+            f"The notebook as far as it ran: {_short(executed)}"
+        ) from None
 
 def main(arguments: list[str] | None = None) -> None:    # words of the command line
-    "Command line: `sarclip-run <notebook> [--profile mini] [--backbone …] [--init …] [--method …] [--run_dir …] [--data_dir …]`."
-    parser = argparse.ArgumentParser(prog="sarclip-run", description="Execute one numbered notebook with its section of a profile.")
+    """Command line: `sarclip-run <notebook> [--profile mini] [--backbone …] [--init …] [--method …] [--run_dir …]
+    [--data_dir …]`."""
+    parser = argparse.ArgumentParser(
+        prog="sarclip-run", description="Execute one numbered notebook with its section of a profile."
+    )
     parser.add_argument("notebook", choices=list(NOTEBOOKS))
     for name in ("profile", "backbone", "init", "method", "run_dir", "data_dir"): parser.add_argument(f"--{name}")
     values = {k: v for k, v in vars(parser.parse_args(arguments)).items() if v}
     notebook = values.pop("notebook")
     started = time.time()
-    print(f"▶ {notebook} {' '.join(str(v) for k, v in values.items() if k in ('profile', 'backbone', 'init', 'method'))}", flush=True)
+    print(
+        f"▶ {notebook} {' '.join(str(v) for k, v in values.items() if k in ('profile', 'backbone', 'init', 'method'))}",
+        flush=True,
+    )
     try: execute(notebook, values)
     except (RuntimeError, ValueError) as error: sys.exit(f"✗ {error}")
     print(f"✓ {notebook} in {time.time() - started:.0f} s", flush=True)

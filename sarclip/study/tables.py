@@ -23,8 +23,14 @@ import pandas as pd
 import yaml
 
 # %% ../../nbs/api/study/02_tables.ipynb #073c6d72
-KEYS = {1: ["dataset"], 3: ["method", "backbone", "init"], 4: ["method", "backbone", "init"], 5: ["method", "backbone", "init"],
-        6: ["backbone", "init", "train_image_encoder", "train_text_encoder"]}    # table number → columns that name a row
+KEYS = {
+    1: ["dataset"],
+    3: ["method", "backbone", "init"],
+    4: ["method", "backbone", "init"],
+    5: ["method", "backbone", "init"],
+    # table number → columns that name a row
+    6: ["backbone", "init", "train_image_encoder", "train_text_encoder"],
+}
 VALUES = {1: ["train_images", "train_captions", "val_images", "val_captions", "test_pairs"],
           3: ["i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "mean_recall"],
           4: ["mstar_soc", "sar_vsa"], 5: ["fusar_ship"], 6: ["mean_recall", "mstar_soc", "sar_vsa", "fusar_ship"]}
@@ -34,7 +40,8 @@ def _source() -> dict[str, Any]:
     return yaml.safe_load(files("sarclip.core").joinpath("paper_tables.yaml").read_text(encoding="utf-8"))
 
 def paper_tables() -> dict[int, pd.DataFrame]:    # table number → frame, rows in the paper's order
-    "The paper's Tables I, III, IV, V and VI; percentages except Table I's counts; a missing value is a dash in the paper."
+    """The paper's Tables I, III, IV, V and VI; percentages except Table I's counts; a missing value is a dash in the
+    paper."""
     def frame(number: int, columns: list[str], rows: list[list]) -> pd.DataFrame:
         table = pd.DataFrame(rows, columns=columns)
         return table.astype({c: float for c in VALUES[number]})
@@ -42,9 +49,15 @@ def paper_tables() -> dict[int, pd.DataFrame]:    # table number → frame, rows
     first = source["table1_dataset"]
     rows = [[name, *values] for name, values in first.items() if name != "columns"]
     tables = {1: frame(1, ["dataset", *first["columns"]], rows)}
-    for number, name in ((3, "table3_retrieval"), (4, "table4_recognition"), (5, "table5_zero_shot"), (6, "table6_ablation")):
+    for number, name in (
+        (3, "table3_retrieval"),
+        (4, "table4_recognition"),
+        (5, "table5_zero_shot"),
+        (6, "table6_ablation"),
+    ):
         tables[number] = frame(number, source[name]["columns"], source[name]["rows"])
-    tables[6].insert(0, "init", "R3+D10+S4"); tables[6].insert(0, "backbone", "ViT-L-14")    # section IV-E: the ablations are of this model
+    # section IV-E: the ablations are of this model
+    tables[6].insert(0, "init", "R3+D10+S4"); tables[6].insert(0, "backbone", "ViT-L-14")
     return tables
 
 def printed_gains() -> pd.DataFrame:    # one row a bracket: where it stands, its percent, the baseline row
@@ -66,27 +79,46 @@ class Step:
 def collect(
     profile_dir: Path,    # runs/<profile>
 ) -> list[Step]:          # in chain order, models alphabetically
-    "Every step found below `profile_dir`; raises FileNotFoundError if there is no such folder, ValueError for a damaged file."
+    """Every step found below `profile_dir`; raises FileNotFoundError if there is no such folder, ValueError for a
+    damaged file."""
     profile_dir = Path(profile_dir)
     if not profile_dir.is_dir(): raise FileNotFoundError(f"{profile_dir} does not exist; `make study` fills it")
     steps = []
-    for params in (*profile_dir.glob("data/*/params.yaml"), *profile_dir.glob("*/*/*/params.yaml"), *profile_dir.glob("08_report/params.yaml")):
+    for params in (
+        *profile_dir.glob("data/*/params.yaml"),
+        *profile_dir.glob("*/*/*/params.yaml"),
+        *profile_dir.glob("08_report/params.yaml"),
+    ):
         folder = params.parent
         parts = folder.relative_to(profile_dir).parts
         backbone, init = parts[:2] if len(parts) == 3 else ("", "")
         metrics = _read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else None
         provenance = _read_json(folder / "provenance.json") if (folder / "provenance.json").is_file() else {}
-        steps.append(Step(folder.name, backbone, init, folder, yaml.safe_load(params.read_text(encoding="utf-8")) or {}, metrics, provenance))
+        steps.append(
+            Step(
+                folder.name,
+                backbone,
+                init,
+                folder,
+                yaml.safe_load(params.read_text(encoding="utf-8")) or {},
+                metrics,
+                provenance,
+            )
+        )
     return sorted(steps, key=lambda s: (s.notebook, s.backbone, s.init))
 
 def _read_json(path: Path) -> dict[str, Any]:
     try: value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error: raise ValueError(f"{path} is not JSON ({error}); run its notebook again") from error
-    if not isinstance(value, dict): raise ValueError(f"{path} holds a {type(value).__name__} where a JSON object was expected; run its notebook again")
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{path} holds a {type(value).__name__} where a JSON object was expected; run its notebook again"
+        )
     return value
 
 # %% ../../nbs/api/study/02_tables.ipynb #15fc0e20
-COMPANIONS = ("ci95", "chance", "ceiling", "majority")    # what may stand after a metric, as in sarclip.evaluation.features, which needs torch
+# what may stand after a metric, as in sarclip.evaluation.features, which needs torch
+COMPANIONS = ("ci95", "chance", "ceiling", "majority")
 
 def headline(
     steps: list[Step],    # from `collect`
@@ -98,36 +130,82 @@ def headline(
         for key, value in metrics.items():
             if not step.backbone or key.startswith("untrained/") or key.rpartition("/")[2] in COMPANIONS: continue
             if isinstance(value, bool) or not isinstance(value, int | float): continue
-            rows.append((step.notebook, step.backbone, step.init, key, float(value), metrics.get(f"{key}/ci95"), metrics.get(f"{key}/chance"),
-                         metrics.get(f"{key}/ceiling"), metrics.get(f"untrained/{key}"), step.folder))
+            rows.append(
+                (
+                    step.notebook,
+                    step.backbone,
+                    step.init,
+                    key,
+                    float(value),
+                    metrics.get(f"{key}/ci95"),
+                    metrics.get(f"{key}/chance"),
+                    metrics.get(f"{key}/ceiling"),
+                    metrics.get(f"untrained/{key}"),
+                    step.folder,
+                )
+            )
     columns = ["notebook", "backbone", "init", "metric", "value", "ci95", "chance", "ceiling", "untrained", "folder"]
     return pd.DataFrame(rows, columns=columns).astype({"chance": float, "ceiling": float, "untrained": float})
 
 # %% ../../nbs/api/study/02_tables.ipynb #8c0f3327
-INIT_NAMES = {"laion": "LAION", "rs5m": "RS5M", "skyscript": "SkyScript", "r3d10s4": "R3+D10+S4", "stage1": "our stage 1", "scratch": "scratch"}
-DATASET_NAMES = {"mstar": "MSTAR", "sarsim": "SARSim", "opensarship": "OpenSARShip", "sample": "SAMPLE", "atrnet_star": "ATRNet-STAR",
-                 "sardet_100k": "SARDet-100K", "fair_csar": "FAIR-CSAR", "sarlang": "SARLANG-1M-Captions"}    # manifest key → Table I
-TASKS = {3: "retrieval/sarclip_1m/{}", 4: "linear_head/{}/accuracy", 5: "zero_shot/{}/accuracy"}    # where a table's columns stand in metrics.json
-CHECKPOINTS = {"*/RemoteCLIP-{}.pt": "RemoteCLIP", "*/RS5M_{}.pt": "GeoRSCLIP", "*/SkyCLIP_ViT_*/epoch_20.pt": "SkyCLIP",
-               "*CLIP-{}-laion2B-*/open_clip_model.safetensors": "OpenCLIP"}    # where its owners' file lies, by backbone → method, which the paper prints with init LAION
-VARIANTS = {(False, True): "text", (True, False): "image", (True, True): "both"}    # Table VI: trained encoders → ablation/<variant>/…
+INIT_NAMES = {
+    "laion": "LAION",
+    "rs5m": "RS5M",
+    "skyscript": "SkyScript",
+    "r3d10s4": "R3+D10+S4",
+    "stage1": "our stage 1",
+    "scratch": "scratch",
+}
+DATASET_NAMES = {
+    "mstar": "MSTAR",
+    "sarsim": "SARSim",
+    "opensarship": "OpenSARShip",
+    "sample": "SAMPLE",
+    "atrnet_star": "ATRNet-STAR",
+    # manifest key → Table I
+    "sardet_100k": "SARDet-100K",
+    "fair_csar": "FAIR-CSAR",
+    "sarlang": "SARLANG-1M-Captions",
+}
+# where a table's columns stand in metrics.json
+TASKS = {3: "retrieval/sarclip_1m/{}", 4: "linear_head/{}/accuracy", 5: "zero_shot/{}/accuracy"}
+CHECKPOINTS = {
+    "*/RemoteCLIP-{}.pt": "RemoteCLIP",
+    "*/RS5M_{}.pt": "GeoRSCLIP",
+    "*/SkyCLIP_ViT_*/epoch_20.pt": "SkyCLIP",
+    # where its owners' file lies, by backbone → method, which the paper prints with init LAION
+    "*CLIP-{}-laion2B-*/open_clip_model.safetensors": "OpenCLIP",
+}
+# Table VI: trained encoders → ablation/<variant>/…
+VARIANTS = {(False, True): "text", (True, False): "image", (True, True): "both"}
 
 def our_rows(
     number: int,          # 3, 4, 5 or 6
     steps: list[Step],    # from `collect`
-) -> dict[tuple, dict[str, float]]:    # (method, backbone, init), or (backbone, init, image trained, text trained), → column → percent
+) -> dict[tuple, dict[str, float]]:    # (method, backbone, init), or (backbone, init, image trained, text trained), →
+                                       # column → percent
     "What the steps hold for one of the paper's tables."
     rows: dict[tuple, dict[str, float]] = {}
     for step in steps:
         metrics = step.metrics or {}
         init = INIT_NAMES.get(step.init, step.init)
         if number == 6:
-            found = {(step.backbone, init, *flags): {c: metrics[f"ablation/{name}/{c}"] for c in VALUES[6] if f"ablation/{name}/{c}" in metrics}
-                     for flags, name in VARIANTS.items()}
+            found = {
+                (step.backbone, init, *flags): {
+                    c: metrics[f"ablation/{name}/{c}"] for c in VALUES[6] if f"ablation/{name}/{c}" in metrics
+                }
+                for flags, name in VARIANTS.items()
+            }
         else:
             keys = {c: TASKS[number].format(c) for c in VALUES[number]}
-            if step.init.startswith("file-"): model = _file_row(step)
-            elif step.init.endswith("-harma"): model = ("HarMA", step.backbone, INIT_NAMES.get(step.init.removesuffix("-harma"), step.init.removesuffix("-harma")))
+            if step.init.startswith("file-"):
+                model = _file_row(step)
+            elif step.init.endswith("-harma"):
+                model = (
+                    "HarMA",
+                    step.backbone,
+                    INIT_NAMES.get(step.init.removesuffix("-harma"), step.init.removesuffix("-harma")),
+                )
             else: model = ("SARCLIP", step.backbone, init)
             found = {model: {c: metrics[k] for c, k in keys.items() if k in metrics}}
         for key, values in found.items():
@@ -138,27 +216,48 @@ def _file_row(step: Step) -> tuple[str, str, str]:
     "The row of a model that was only a file: the paper's, where it is known by its owners' name."
     backbone = step.backbone.removesuffix("-quickgelu")
     path = f"/{step.params.get('checkpoint')}"
-    method = next((method for pattern, method in CHECKPOINTS.items() if fnmatchcase(path, pattern.format(backbone))), None)
-    return (method, backbone, "LAION") if method else ("checkpoint file", step.backbone, step.init.removeprefix("file-"))
+    method = next(
+        (method for pattern, method in CHECKPOINTS.items() if fnmatchcase(path, pattern.format(backbone))), None
+    )
+    return (
+        (method, backbone, "LAION") if method else ("checkpoint file", step.backbone, step.init.removeprefix("file-"))
+    )
+
 
 def count_rows(
     build_dir: Path,    # runs/<profile>/data/01_build_dataset
 ) -> dict[tuple, dict[str, float]]:    # (dataset,) → column of Table I → count
     "Table I's counts of a built dataset, from its parquet files; the total is over the eight sources of Table I."
-    records, pairs, test = (pd.read_parquet(Path(build_dir) / f"{name}.parquet") for name in ("records", "pairs", "test_pairs"))
+    records, pairs, test = (
+        pd.read_parquet(Path(build_dir) / f"{name}.parquet") for name in ("records", "pairs", "test_pairs")
+    )
     rows: dict[tuple, dict[str, float]] = {}
-    for column, table, split in (("train_images", records, "train"), ("train_captions", pairs, "train"), ("val_images", records, "val"),
-                                 ("val_captions", pairs, "val"), ("test_pairs", test, None)):
+    for column, table, split in (
+        ("train_images", records, "train"),
+        ("train_captions", pairs, "train"),
+        ("val_images", records, "val"),
+        ("val_captions", pairs, "val"),
+        ("test_pairs", test, None),
+    ):
         for dataset, n in (table if split is None else table[table.split == split]).dataset.value_counts().items():
             rows.setdefault((DATASET_NAMES.get(dataset, dataset),), dict.fromkeys(VALUES[1], 0.))[column] = float(n)
     total = pd.DataFrame({key: row for key, row in rows.items() if key[0] in DATASET_NAMES.values()}).sum(axis=1)
     return rows | ({("SARCLIP-1M",): total.to_dict()} if len(total) else {})
 
 # %% ../../nbs/api/study/02_tables.ipynb #c2b5f07e
-WEIGHTS = {"OpenCLIP": "open_clip's own pretrained weights", "GeoRSCLIP": "weights from huggingface.co/Zilun/GeoRSCLIP",
-           "SkyCLIP": "weights from github.com/wangzhecheng/SkyScript", "RemoteCLIP": "weights from huggingface.co/chendelong/RemoteCLIP",
-           "HarMA": "notebooks 03 to 05 with -p method harma"}    # what an unmeasured method needs
-DATA = dict.fromkeys(("sar_vsa", "fusar_ship"), "SAR-VSA and FUSAR-Ship need the FUSAR-Ship images, from their owners (data_manifest.yaml)")    # SAR-VSA holds them too
+WEIGHTS = {
+    "OpenCLIP": "open_clip's own pretrained weights",
+    "GeoRSCLIP": "weights from huggingface.co/Zilun/GeoRSCLIP",
+    "SkyCLIP": "weights from github.com/wangzhecheng/SkyScript",
+    "RemoteCLIP": "weights from huggingface.co/chendelong/RemoteCLIP",
+    "HarMA": "notebooks 03 to 05 with -p method harma",
+}  # what an unmeasured method needs
+# SAR-VSA holds them too
+DATA = dict.fromkeys(
+    ("sar_vsa", "fusar_ship"),
+    "SAR-VSA and FUSAR-Ship need the FUSAR-Ship images, from their owners (data_manifest.yaml)",
+)
+
 
 def relative_gain(
     value: float,       # percent
@@ -170,9 +269,12 @@ def relative_gain(
 def compare(
     number: int,                               # 1, 3, 4, 5 or 6
     ours: Mapping[tuple, Mapping[str, float]], # row key → column → value; from `our_rows` or `count_rows`
-) -> pd.DataFrame:    # index: the row's key; columns: (column, "paper" | "ours" | "paper gain" | "our gain"), and ("note", "")
-    "The paper's table with ours beside it; raises ValueError for a table that the paper does not have or a column that the table has not."
-    if number not in KEYS: raise ValueError(f"the paper has no table {number} with numbers; take one of {', '.join(map(str, KEYS))}")
+) -> pd.DataFrame:    # index: the row's key; columns: (column, "paper" | "ours" | "paper gain" | "our gain"), and
+                      # ("note", "")
+    """The paper's table with ours beside it; raises ValueError for a table that the paper does not have or a column
+    that the table has not."""
+    if number not in KEYS:
+        raise ValueError(f"the paper has no table {number} with numbers; take one of {', '.join(map(str, KEYS))}")
     if unknown := {c for values in ours.values() for c in values} - set(VALUES[number]):
         raise ValueError(f"table {number} has no column {sorted(unknown)[0]!r}; it has {', '.join(VALUES[number])}")
     table = paper_tables()[number]
@@ -187,19 +289,31 @@ def compare(
             row[column, "ours"] = float(ours.get(key, {}).get(column, math.nan))
             if any(b.column == column for b in brackets.values()):
                 bracket = brackets.get((*key, column))
-                base = math.nan if bracket is None else ours.get((bracket.baseline_method, key[1], bracket.baseline_init), {}).get(column, math.nan)
+                base = (
+                    math.nan
+                    if bracket is None
+                    else ours.get((bracket.baseline_method, key[1], bracket.baseline_init), {}).get(column, math.nan)
+                )
                 row[column, "paper gain"] = math.nan if bracket is None else float(bracket.gain)
                 row[column, "our gain"] = relative_gain(row[column, "ours"], base)
         row["note", ""] = _note(number, key, row, key in paper)
         rows.append(row)
-    index = pd.MultiIndex.from_tuples(order, names=KEYS[number]) if len(KEYS[number]) > 1 else pd.Index([k[0] for k in order], name=KEYS[number][0])
+    index = (
+        pd.MultiIndex.from_tuples(order, names=KEYS[number])
+        if len(KEYS[number]) > 1
+        else pd.Index([k[0] for k in order], name=KEYS[number][0])
+    )
     return pd.DataFrame(rows, index=index, columns=pd.MultiIndex.from_tuples(list(rows[0])))
 
 def _merge(paper: list[tuple], ours: list[tuple], names: list[str]) -> list[tuple]:
     order = list(paper)
     for key in ours:
         if key in order: continue
-        same = [i for i, other in enumerate(order) if "backbone" in names and other[names.index("backbone")] == key[names.index("backbone")]]
+        same = [
+            i
+            for i, other in enumerate(order)
+            if "backbone" in names and other[names.index("backbone")] == key[names.index("backbone")]
+        ]
         order.insert(same[-1] + 1 if same else len(order), key)
     return order
 
@@ -253,21 +367,41 @@ def _verdict(printed: float, exact: Fraction) -> str:
 # %% ../../nbs/api/study/02_tables.ipynb #272a174b
 ROMAN = {1: "I", 3: "III", 4: "IV", 5: "V", 6: "VI"}
 
-def _row_name(row: Any) -> str: return f"{row.method} {row.backbone} from {row.init}" + (f", tuned on {row.tuned_on}" if isinstance(getattr(row, "tuned_on", None), str) else "")
+def _row_name(row: Any) -> str:
+    return f"{row.method} {row.backbone} from {row.init}" + (
+        f", tuned on {row.tuned_on}" if isinstance(getattr(row, "tuned_on", None), str) else ""
+    )
+
 
 def _audit_totals() -> list[tuple]:
     table = paper_tables()[1].set_index("dataset")
     total, parts = table.loc["SARCLIP-1M"], table.drop("SARCLIP-1M")
-    rows = [("Table I", f"total of {c.replace('_', ' ')}", total[c], parts[c].sum(), "agrees" if total[c] == parts[c].sum() else "disagrees", "")
-            for c in VALUES[1]]
+    rows = [
+        (
+            "Table I",
+            f"total of {c.replace('_', ' ')}",
+            total[c],
+            parts[c].sum(),
+            "agrees" if total[c] == parts[c].sum() else "disagrees",
+            "",
+        )
+        for c in VALUES[1]
+    ]
     for name, row in parts.iterrows():
         for split in ("train", "val"):
             images, captions = row[f"{split}_images"], row[f"{split}_captions"]
             if math.isnan(images): continue
             ratio = captions / images
-            rows.append(("Table I", f"{split} captions an image, {name}", captions, images * 5 if name != "SARLANG-1M-Captions" else captions,
-                         "agrees" if ratio == 5 or name == "SARLANG-1M-Captions" else "disagrees",
-                         "human captions, not five an image" if name == "SARLANG-1M-Captions" else "five an image"))
+            rows.append(
+                (
+                    "Table I",
+                    f"{split} captions an image, {name}",
+                    captions,
+                    images * 5 if name != "SARLANG-1M-Captions" else captions,
+                    "agrees" if ratio == 5 or name == "SARLANG-1M-Captions" else "disagrees",
+                    "human captions, not five an image" if name == "SARLANG-1M-Captions" else "five an image",
+                )
+            )
     return rows
 
 def _audit_means() -> list[tuple]:
@@ -276,9 +410,26 @@ def _audit_means() -> list[tuple]:
         mean = sum(_exact(getattr(row, c)) for c in VALUES[3][:6]) / 6
         verdict = _verdict(row.mean_recall, mean)
         if rounded(mean) != truncated(mean) and verdict != "disagrees": ways.append(verdict)
-        rows.append(("Table III", f"mean recall, {_row_name(row)}", row.mean_recall, rounded(mean), verdict, f"mean of its six recalls: {float(mean):.4f}"))
-    rows.append(("Table III", "how mean recalls are shortened", math.nan, math.nan, "disagrees" if len(set(ways)) > 1 else "agrees",
-                 f"{ways.count('agrees')} are rounded, {ways.count('truncated')} are truncated: one table, two ways"))
+        rows.append(
+            (
+                "Table III",
+                f"mean recall, {_row_name(row)}",
+                row.mean_recall,
+                rounded(mean),
+                verdict,
+                f"mean of its six recalls: {float(mean):.4f}",
+            )
+        )
+    rows.append(
+        (
+            "Table III",
+            "how mean recalls are shortened",
+            math.nan,
+            math.nan,
+            "disagrees" if len(set(ways)) > 1 else "agrees",
+            f"{ways.count('agrees')} are rounded, {ways.count('truncated')} are truncated: one table, two ways",
+        )
+    )
     return rows
 
 def _audit_gains() -> list[tuple]:
@@ -288,14 +439,32 @@ def _audit_gains() -> list[tuple]:
         value = table.query("method == 'SARCLIP' and init == @bracket.init")
         base = table.query("method == @bracket.baseline_method and init == @bracket.baseline_init")
         gain = 100 * (_exact(value[bracket.column].item()) / _exact(base[bracket.column].item()) - 1)
-        rows.append((f"Table {ROMAN[bracket.table]}", f"gain in {bracket.column}, SARCLIP {bracket.backbone} from {bracket.init}", bracket.gain, rounded(gain),
-                     _verdict(bracket.gain, gain), f"relative to {bracket.baseline_method} from {bracket.baseline_init}: {base[bracket.column].item():.2f} → {value[bracket.column].item():.2f}"))
+        rows.append(
+            (
+                f"Table {ROMAN[bracket.table]}",
+                f"gain in {bracket.column}, SARCLIP {bracket.backbone} from {bracket.init}",
+                bracket.gain,
+                rounded(gain),
+                _verdict(bracket.gain, gain),
+                f"relative to {bracket.baseline_method} from {bracket.baseline_init}: "
+                f"{base[bracket.column].item():.2f} → {value[bracket.column].item():.2f}",
+            )
+        )
         if bracket.table == 3:
             means = [sum(_exact(frame[c].item()) for c in VALUES[3][:6]) / 6 for frame in (value, base)]
             again = 100 * (means[0] / means[1] - 1)
             if abs(again - gain) > Fraction(1, 10):
-                rows.append(("Table III", f"the same gain from the six recalls, {bracket.backbone}", bracket.gain, rounded(again), "disagrees",
-                             f"the baseline's printed mean is not that of its recalls: {float(means[1]):.2f} → {float(means[0]):.2f}"))
+                rows.append(
+                    (
+                        "Table III",
+                        f"the same gain from the six recalls, {bracket.backbone}",
+                        bracket.gain,
+                        rounded(again),
+                        "disagrees",
+                        f"the baseline's printed mean is not that of its recalls: {float(means[1]):.2f} → "
+                        f"{float(means[0]):.2f}",
+                    )
+                )
     return rows
 
 # %% ../../nbs/api/study/02_tables.ipynb #71a6ac58
@@ -307,46 +476,149 @@ def _audit_text() -> list[tuple]:
     first, third, fourth, fifth, sixth = tables[1].set_index("dataset"), tables[3], tables[4], tables[5], tables[6]
     pairs = first.loc["SARCLIP-1M", ["train_captions", "val_captions"]].sum()
     sarlang = first.loc["SARLANG-1M-Captions", ["train_captions", "val_captions"]].sum()
-    rows = [("Sections I and III", "pairs in SARCLIP-1M, in millions", 1.7, pairs / 1e6, "agrees" if round(pairs / 1e6, 1) == 1.7 else "disagrees",
-             "training and validation captions together; the abstract's 'over one million' holds for training alone"),
-            ("Table II", "captions of SARLANG-1M, 'over'", 45_000, sarlang, "agrees" if sarlang > 45_000 else "disagrees", "training and validation together"),
-            ("Table II", "object classes of SARDet-100K", 5, 6, "disagrees", "section I names six: ships, aircraft, cars, bridges, tanks and harbors")]
+    rows = [
+        (
+            "Sections I and III",
+            "pairs in SARCLIP-1M, in millions",
+            1.7,
+            pairs / 1e6,
+            "agrees" if round(pairs / 1e6, 1) == 1.7 else "disagrees",
+            "training and validation captions together; the abstract's 'over one million' holds for training alone",
+        ),
+        (
+            "Table II",
+            "captions of SARLANG-1M, 'over'",
+            45_000,
+            sarlang,
+            "agrees" if sarlang > 45_000 else "disagrees",
+            "training and validation together",
+        ),
+        (
+            "Table II",
+            "object classes of SARDet-100K",
+            5,
+            6,
+            "disagrees",
+            "section I names six: ships, aircraft, cars, bridges, tanks and harbors",
+        ),
+    ]
     best = fifth.loc[fifth.fusar_ship.idxmax()]
-    rows.append(("Section IV-D.3", "best zero-shot accuracy on FUSAR-Ship", 12.41, best.fusar_ship, "agrees" if best.fusar_ship == 12.41 else "disagrees",
-                 f"Table V's best is {_row_name(best)}; 12.41 is the best of ViT-L-14"))
+    rows.append(
+        (
+            "Section IV-D.3",
+            "best zero-shot accuracy on FUSAR-Ship",
+            12.41,
+            best.fusar_ship,
+            "agrees" if best.fusar_ship == 12.41 else "disagrees",
+            f"Table V's best is {_row_name(best)}; 12.41 is the best of ViT-L-14",
+        )
+    )
     remote = fifth.query("method == 'RemoteCLIP'").set_index("backbone").fusar_ship
     sarclip = fifth.query("method == 'SARCLIP'")
     compared = sarclip[sarclip.backbone.isin(remote.index)]
     below = compared[compared.fusar_ship < compared.backbone.map(remote)]
-    rows.append(("Section I", "rows of Table V below RemoteCLIP with the same backbone", 0, len(below), "disagrees" if len(below) else "agrees",
-                 "'consistently surpasses existing state-of-the-art VLFMs'; below it: " + "; ".join(f"{r.backbone} from {r.init} {r.fusar_ship:.2f}" for r in below.itertuples())))
+    rows.append(
+        (
+            "Section I",
+            "rows of Table V below RemoteCLIP with the same backbone",
+            0,
+            len(below),
+            "disagrees" if len(below) else "agrees",
+            "'consistently surpasses existing state-of-the-art VLFMs'; below it: "
+            + "; ".join(f"{r.backbone} from {r.init} {r.fusar_ship:.2f}" for r in below.itertuples()),
+        )
+    )
     chance = 100 / FUSAR_CLASSES
     under = sarclip[sarclip.fusar_ship < chance]
-    rows.append(("Table V", "SARCLIP rows below the chance of 15 classes", math.nan, len(under), "open",
-                 f"guessing among {FUSAR_CLASSES} classes gives {chance:.2f}; the paper prints no chance level and does not say which classes were named"))
+    rows.append(
+        (
+            "Table V",
+            "SARCLIP rows below the chance of 15 classes",
+            math.nan,
+            len(under),
+            "open",
+            f"guessing among {FUSAR_CLASSES} classes gives {chance:.2f}; the paper prints no chance level and does "
+            f"not say which classes were named",
+        )
+    )
     gains = printed_gains().query("table == 5").backbone.tolist()
     for r in sarclip.query("init == 'R3+D10+S4'").itertuples():
         if r.backbone in remote.index and r.backbone not in gains:
             gain = relative_gain(r.fusar_ship, remote[r.backbone])
-            rows.append(("Table V", f"gain of {_row_name(r)}", math.nan, round(gain, 2), "open", f"no bracket is printed where the change is a loss: {remote[r.backbone]:.2f} → {r.fusar_ship:.2f}"))
+            rows.append(
+                (
+                    "Table V",
+                    f"gain of {_row_name(r)}",
+                    math.nan,
+                    round(gain, 2),
+                    "open",
+                    f"no bracket is printed where the change is a loss: {remote[r.backbone]:.2f} → {r.fusar_ship:.2f}",
+                )
+            )
     both = sixth.query("train_image_encoder and train_text_encoder").iloc[0]
     for column in VALUES[6]:
         top = sixth[column].max()
-        rows.append(("Section IV-E.1", f"training both encoders is best in {column}", both[column], top, "agrees" if both[column] == top else "disagrees",
-                     "" if both[column] == top else "'the combination of both encoders yields the best results'; the image encoder alone is better here"))
+        rows.append(
+            (
+                "Section IV-E.1",
+                f"training both encoders is best in {column}",
+                both[column],
+                top,
+                "agrees" if both[column] == top else "disagrees",
+                ""
+                if both[column] == top
+                else "'the combination of both encoders yields the best results'; the image encoder alone is better "
+                     "here",
+            )
+        )
     last = {"mean_recall": third, "mstar_soc": fourth, "sar_vsa": fourth, "fusar_ship": fifth}
     for column, table in last.items():
         same = table.query("method == 'SARCLIP' and backbone == 'ViT-L-14' and init == 'R3+D10+S4'")[column].item()
-        rows.append(("Table VI", f"its last row repeats {column} of its own table", both[column], same, "agrees" if both[column] == same else "disagrees", ""))
+        rows.append(
+            (
+                "Table VI",
+                f"its last row repeats {column} of its own table",
+                both[column],
+                same,
+                "agrees" if both[column] == same else "disagrees",
+                "",
+            )
+        )
     top = third.query("backbone == 'ViT-L-14' and method == 'SARCLIP'").set_index("init")
     shares = top.loc["R3+D10+S4", VALUES[3][:6]].astype(float) / 100
     half = 100 * 1.96 * float(((shares * (1 - shares) / QUERIES) ** .5).mean())
     gain = top.mean_recall["R3+D10+S4"] - top.mean_recall["LAION"]
-    rows.append(("Section IV-D.1", "points gained by stage 1, ViT-L-14 ('a significant improvement')", round(gain, 2), math.nan, "open",
-                 f"one mean recall on {QUERIES:,} queries carries about ±{half:.2f} points (95%, binomial, six recalls taken as dependent); the paper prints no interval and no repeats"))
-    rows.append(("Tables I and IV", "MSTAR training images beyond MSTAR-SOC's 2,747", first.loc["MSTAR", "train_images"], first.loc["MSTAR", "train_images"] - 2747, "open",
-                 "Table I trains on more MSTAR chips than the standard split has; the text does not say which"))
-    rows.append(("Table III", "RN50 from LAION", math.nan, math.nan, "open", "OpenCLIP publishes no LAION weights for RN50 (openai, yfcc15m and cc12m only)"))
+    rows.append(
+        (
+            "Section IV-D.1",
+            "points gained by stage 1, ViT-L-14 ('a significant improvement')",
+            round(gain, 2),
+            math.nan,
+            "open",
+            f"one mean recall on {QUERIES:,} queries carries about ±{half:.2f} points (95%, binomial, six recalls "
+            f"taken as dependent); the paper prints no interval and no repeats",
+        )
+    )
+    rows.append(
+        (
+            "Tables I and IV",
+            "MSTAR training images beyond MSTAR-SOC's 2,747",
+            first.loc["MSTAR", "train_images"],
+            first.loc["MSTAR", "train_images"] - 2747,
+            "open",
+            "Table I trains on more MSTAR chips than the standard split has; the text does not say which",
+        )
+    )
+    rows.append(
+        (
+            "Table III",
+            "RN50 from LAION",
+            math.nan,
+            math.nan,
+            "open",
+            "OpenCLIP publishes no LAION weights for RN50 (openai, yfcc15m and cc12m only)",
+        )
+    )
     return rows
 
 def audit_paper() -> pd.DataFrame:    # where, what, printed, recomputed, verdict, comment

@@ -30,19 +30,24 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         low, high = self.crop_scale
-        if not 0 < low <= high <= 1: raise ValueError(f"crop_scale must satisfy 0 < low <= high <= 1, got {self.crop_scale}")
-        if not 0 <= self.shift <= 0.5: raise ValueError(f"shift must lie in 0…0.5 of the image's side, got {self.shift}")
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"crop_scale must satisfy 0 < low <= high <= 1, got {self.crop_scale}")
+        if not 0 <= self.shift <= 0.5:
+            raise ValueError(f"shift must lie in 0…0.5 of the image's side, got {self.shift}")
         if self.speckle_looks is not None and (type(self.speckle_looks) is not int or self.speckle_looks < 1):
             raise ValueError(f"speckle_looks must be None or a whole number of at least 1, got {self.speckle_looks!r}")
         for name in ("gain", "gamma"):
-            if not 0 <= getattr(self, name) < 10: raise ValueError(f"{name} must be at least 0 and below 10, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < 10:
+                raise ValueError(f"{name} must be at least 0 and below 10, got {getattr(self, name)}")
 
 # %% ../../nbs/api/training/01_augment.ipynb #c6913eea
 def turnable(
     facts: list[str],    # canonical facts of B captions, JSON
 ) -> Tensor:             # bool (B,): whether the caption stays true when the image is flipped or turned
     "Which captions speak of classes and counts alone."
-    return torch.tensor([all(kind in ("is", "count") for kind, *_ in json.loads(fact)) for fact in facts], dtype=torch.bool)
+    return torch.tensor(
+        [all(kind in ("is", "count") for kind, *_ in json.loads(fact)) for fact in facts], dtype=torch.bool
+    )
 
 # %% ../../nbs/api/training/01_augment.ipynb #4c914f30
 def crop_boxes(
@@ -74,7 +79,13 @@ def sample_boxes(
     affine = torch.cat([linear, (corner + extent / 2)[:, :, None]], 2)
     grid = F.affine_grid(affine.to(images.device), list(images.shape), align_corners=False)
     first, last = ((corner + edge).to(images.device)[:, None, None] for edge in (1 / size, extent - 1 / size))
-    return F.grid_sample(images.float(), torch.minimum(torch.maximum(grid, first), last), mode="bilinear", padding_mode="reflection", align_corners=False)
+    return F.grid_sample(
+        images.float(),
+        torch.minimum(torch.maximum(grid, first), last),
+        mode="bilinear",
+        padding_mode="reflection",
+        align_corners=False,
+    )
 
 # %% ../../nbs/api/training/01_augment.ipynb #eb696386
 def speckle(
@@ -119,7 +130,9 @@ def augment(
 def _turns(n: int, augmentation: Augmentation, turnable: Tensor | None, rng: torch.Generator) -> Tensor | None:
     "(n, 2, 2) matrices of random flips and quarter turns; the identity where `turnable` is False."
     if not (augmentation.flip_horizontal or augmentation.flip_vertical or augmentation.quarter_turns): return None
-    flips = torch.tensor([augmentation.flip_horizontal, augmentation.flip_vertical]) & (torch.rand(n, 2, generator=rng) < 0.5)
+    flips = torch.tensor([augmentation.flip_horizontal, augmentation.flip_vertical]) & (
+        torch.rand(n, 2, generator=rng) < 0.5
+    )
     angle = torch.pi / 2 * torch.randint(4, (n,), generator=rng) * augmentation.quarter_turns
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).round().view(n, 2, 2)
     turns = turn @ torch.diag_embed(1 - 2 * flips.float())

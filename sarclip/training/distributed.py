@@ -32,12 +32,17 @@ def joined(
     device: str = "auto",                         # "auto" takes this process's GPU where there is one
     timeout: timedelta = timedelta(minutes=30),   # how long to wait for a process that says nothing
 ) -> Iterator[torch.device]:                      # the device of this process
-    "Join the processes that torchrun started, and leave them at the end; ValueError outside of torchrun, or for more processes than GPUs."
-    if "LOCAL_RANK" not in os.environ: raise ValueError("this is no process of torchrun; start it as `torchrun --nproc_per_node 2 -m …`")
+    """Join the processes that torchrun started, and leave them at the end; ValueError outside of torchrun, or for more
+    processes than GPUs."""
+    if "LOCAL_RANK" not in os.environ:
+        raise ValueError("this is no process of torchrun; start it as `torchrun --nproc_per_node 2 -m …`")
     local = int(os.environ["LOCAL_RANK"])
     on_gpu = device.startswith("cuda") or device == "auto" and torch.cuda.is_available()
     if on_gpu and local >= torch.cuda.device_count():
-        raise ValueError(f"process {local} of this machine finds only {torch.cuda.device_count()} GPUs; lower --nproc_per_node, or set device to cpu")
+        raise ValueError(
+            f"process {local} of this machine finds only {torch.cuda.device_count()} GPUs; lower --nproc_per_node, or "
+            f"set device to cpu"
+        )
     if on_gpu: torch.cuda.set_device(local)
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
     yield torch.device("cuda", local) if on_gpu else torch.device("cpu")
@@ -46,9 +51,12 @@ def joined(
 @contextlib.contextmanager
 def _together() -> Iterator[None]:
     "Around every exchange: a process that has gone is one clear error."
-    try: yield
-    except RuntimeError as error:    # gloo and NCCL have messages of their own
-        raise ConnectionError(f"process {rank()} of {world()} lost the others: one of them has ended ({str(error).splitlines()[0][:160]})") from error
+    try:
+        yield
+    except RuntimeError as error:  # gloo and NCCL have messages of their own
+        raise ConnectionError(
+            f"process {rank()} of {world()} lost the others: one of them has ended ({str(error).splitlines()[0][:160]})"
+        ) from error
 
 # %% ../../nbs/api/training/05_distributed.ipynb #bc7a0af2
 class _Gather(torch.autograd.Function):
@@ -74,7 +82,10 @@ def gather_facts(
 ) -> list[str]:              # B · world names, equal where the facts are equal
     "What the captions of the whole batch mean, as short hashes: only equality matters to a loss."
     if world() == 1: return facts
-    ids = torch.tensor([int.from_bytes(hashlib.blake2b(fact.encode(), digest_size=8).digest(), signed=True) for fact in facts], device=device)
+    ids = torch.tensor(
+        [int.from_bytes(hashlib.blake2b(fact.encode(), digest_size=8).digest(), signed=True) for fact in facts],
+        device=device,
+    )
     parts = [torch.empty_like(ids) for _ in range(world())]
     with _together(): dist.all_gather(parts, ids)
     return [str(i) for i in torch.cat(parts).tolist()]
@@ -91,7 +102,11 @@ def own_part(
     n: int,      # images of the whole batch
 ) -> slice:      # of this process
     "Which part of a batch is this process's; ValueError when it cannot be shared out evenly."
-    if n % world(): raise ValueError(f"a batch of {n} cannot be shared by {world()} processes; choose a batch_size that is a multiple of {world()}")
+    if n % world():
+        raise ValueError(
+            f"a batch of {n} cannot be shared by {world()} processes; choose a batch_size that is a multiple of "
+            f"{world()}"
+        )
     share = n // world()
     return slice(rank() * share, (rank() + 1) * share)
 
@@ -104,7 +119,9 @@ def average_gradients(
     if world() == 1 or not gradients: return
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     with _together(): dist.all_reduce(flat)
-    for gradient, mean in zip(gradients, (flat / world()).split([g.numel() for g in gradients])): gradient.copy_(mean.view(gradient.shape))
+    for gradient, mean in zip(gradients, (flat / world()).split([g.numel() for g in gradients])):
+        gradient.copy_(mean.view(gradient.shape))
+
 
 def agree(
     value: int | None,       # what process 0 says; ignored elsewhere
@@ -123,5 +140,7 @@ def share_batchnorm(
     "Let BatchNorm see the batch of all processes (SyncBatchNorm); ValueError on a CPU, where PyTorch has none."
     if world() == 1 or not any(isinstance(m, _BatchNorm) and m.training for m in model.modules()): return
     if next(model.parameters()).device.type == "cpu":
-        raise ValueError("BatchNorm cannot be shared by processes on a CPU; set frozen_bn, train one process, or take a ViT")
+        raise ValueError(
+            "BatchNorm cannot be shared by processes on a CPU; set frozen_bn, train one process, or take a ViT"
+        )
     nn.SyncBatchNorm.convert_sync_batchnorm(model)

@@ -24,24 +24,27 @@ from tqdm import tqdm
 
 from ..core.files import atomic_path
 from ..data.imaging import Tone, picture
-from ..data.readers import load_pixels
+from ..data.pixels import load_pixels
 from ..core.records import Record, frame_to_records
 
 # %% ../../nbs/api/training/00_loader.ipynb #4f0b7cd6
 def load_images(
-    records: pd.DataFrame,            # rows of records.parquet: Record columns plus root, crop (native px or NA) and tone
+    # rows of records.parquet: Record columns plus root, crop (native px or NA) and tone
+    records: pd.DataFrame,
     datasets_dir: Path,               # folder that holds the datasets' folders
     size: int,                        # side of the square the model sees, pixels
     cache_dir: Path | None = None,    # where ready arrays are kept; None keeps nothing
     progress: bool = True,            # draw a progress bar while decoding
-) -> np.ndarray:                      # uint8 (N, size, size, C) in the order of `records`; C is 3 if any image has colour, else 1
+) -> np.ndarray:    # uint8 (N, size, size, C) in the order of `records`; C is 3 if any image has colour, else 1
     """Decode, crop, tone-map and letterbox every image, or open the cached result of doing so.
 
-    Raises FileNotFoundError or ValueError naming the image that is missing or unreadable; OSError when the disk is too full.
+    Raises FileNotFoundError or ValueError naming the image that is missing or unreadable; OSError when the disk is too
+    full.
     """
     files = [Path(datasets_dir) / root / path for root, path in zip(records.root, records.path)]
     for file in files:
-        if not file.is_file(): raise FileNotFoundError(f"image {file} does not exist; prepare its dataset again with 00_data.ipynb")
+        if not file.is_file():
+            raise FileNotFoundError(f"image {file} does not exist; prepare its dataset again with 00_data.ipynb")
     if cache_dir is None: return _decode_all(records, datasets_dir, size, None, progress)
     cached = Path(cache_dir) / f"{_cache_key(records, files, size)}.npy"
     if not cached.exists():
@@ -58,7 +61,8 @@ def load_image(
     "One image as the model will see it; FileNotFoundError or ValueError names it."
     try:
         pixels = load_pixels(root, record)
-        if pixels.ndim == 3 and pixels.shape[2] == 3 and (pixels == pixels[..., :1]).all(): pixels = pixels[..., 0]    # gray stored as colour
+        # gray stored as colour
+        if pixels.ndim == 3 and pixels.shape[2] == 3 and (pixels == pixels[..., :1]).all(): pixels = pixels[..., 0]
         return picture(pixels, tone, crop, size)
     except ValueError as error:
         raise ValueError(f"image {record.image_id} could not be prepared: {error}") from error
@@ -74,10 +78,14 @@ def _cache_key(records: pd.DataFrame, files: list[Path], size: int) -> str:
         digest.update(json.dumps([row, stat.st_size, stat.st_mtime_ns]).encode())
     return digest.hexdigest()[:24]
 
-def _decode_all(records: pd.DataFrame, datasets_dir: Path, size: int, target: Path | None, progress: bool) -> np.ndarray:
+def _decode_all(
+    records: pd.DataFrame, datasets_dir: Path, size: int, target: Path | None, progress: bool
+) -> np.ndarray:
     array = _allocate(len(records), size, 1, target)
     rows = zip(frame_to_records(records), records.root, records.crop, records.tone)
-    for i, (record, root, crop, tone) in enumerate(tqdm(rows, "images", len(records), unit="img", mininterval=1, disable=not progress)):
+    for i, (record, root, crop, tone) in enumerate(
+        tqdm(rows, "images", len(records), unit="img", mininterval=1, disable=not progress)
+    ):
         image = load_image(record, Path(datasets_dir) / root, None if pd.isna(crop) else int(crop), tone, size)
         if image.ndim == 3 and array.shape[-1] == 1:    # the first colour image: what came before was gray
             gray = np.array(array[:i])
@@ -90,7 +98,11 @@ def _allocate(n: int, size: int, channels: int, target: Path | None) -> np.ndarr
     shape = (n, size, size, channels)
     if target is None: return np.empty(shape, np.uint8)
     need, free = n * size * size * channels, shutil.disk_usage(target.parent).free
-    if need > free: raise OSError(f"the image cache needs {need / 2**30:.1f} GiB in {target.parent}, which has {free / 2**30:.1f} GiB free; free some space")
+    if need > free:
+        raise OSError(
+            f"the image cache needs {need / 2**30:.1f} GiB in {target.parent}, which has {free / 2**30:.1f} GiB free; "
+            f"free some space"
+        )
     return np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
 
 # %% ../../nbs/api/training/00_loader.ipynb #2932f358
@@ -101,11 +113,14 @@ def limit_repeats(
     max_repeats: int,            # captions of one meaning a batch may hold
     rng: np.random.Generator,    # source of randomness
 ) -> np.ndarray:                 # int (batches, batch_size): positions in `group`
-    "Random batches in which no meaning occurs more than `max_repeats` times; ValueError when there are too few meanings."
+    """Random batches in which no meaning occurs more than `max_repeats` times; ValueError when there are too few
+    meanings."""
     names, group = np.unique(group, return_inverse=True)
     if len(names) * max_repeats < batch_size:
-        raise ValueError(f"{len(names)} different meanings cannot fill a batch of {batch_size} with max_repeats={max_repeats}; "
-                         f"set max_repeats to at least {-(-batch_size // len(names))} or lower batch_size")
+        raise ValueError(
+            f"{len(names)} different meanings cannot fill a batch of {batch_size} with max_repeats={max_repeats}; "
+            f"set max_repeats to at least {-(-batch_size // len(names))} or lower batch_size"
+        )
     taken = np.empty(0, int)
     while len(taken) < batches * batch_size:    # a second round only where frequent meanings had to leave gaps
         taken = np.concatenate([taken, rng.permutation(len(group))])
@@ -140,9 +155,15 @@ class PairData:
 
     def __post_init__(self) -> None:
         if not len(self.image_index) == len(self.captions) == len(self.facts):
-            raise ValueError(f"every caption needs an image and facts, got {len(self.image_index)} images, {len(self.captions)} captions, {len(self.facts)} facts")
+            raise ValueError(
+                f"every caption needs an image and facts, got {len(self.image_index)} images, {len(self.captions)} "
+                f"captions, {len(self.facts)} facts"
+            )
         if len(self.captions) and not 0 <= self.image_index.min() <= self.image_index.max() < len(self.images):
-            raise ValueError(f"image_index must lie in 0…{len(self.images) - 1}, got {self.image_index.min()}…{self.image_index.max()}")
+            raise ValueError(
+                f"image_index must lie in 0…{len(self.images) - 1}, got "
+                f"{self.image_index.min()}…{self.image_index.max()}"
+            )
 
     @property
     def size(self) -> int:    # pixels
@@ -152,9 +173,14 @@ class PairData:
     def steps_per_epoch(self,
         batch_size: int,    # images a batch
     ) -> int:               # batches an epoch
-        "Whole batches of an epoch; one when there are fewer images than a batch holds. ValueError for fewer than two images."
+        """Whole batches of an epoch; one when there are fewer images than a batch holds. ValueError for fewer than two
+        images."""
         captioned = len(np.unique(self.image_index))
-        if captioned < 2: raise ValueError(f"contrastive training compares images with each other and needs at least two with captions, got {captioned}")
+        if captioned < 2:
+            raise ValueError(
+                f"contrastive training compares images with each other and needs at least two with captions, got "
+                f"{captioned}"
+            )
         return max(1, captioned // batch_size)
 
     def batches(self,
@@ -166,23 +192,34 @@ class PairData:
     ) -> Iterator[Batch]:                   # `steps_per_epoch` batches of equal size, less `start`
         """One pass over the images in random order, each with one random caption of its own.
 
-        All batches have the same size, because the contrastive loss depends on it: what is left over sits out this epoch.
+        All batches have the same size, because the contrastive loss depends on it: what is left over sits out this
+        epoch.
         """
         steps, rng = self.steps_per_epoch(batch_size), np.random.default_rng([seed, epoch])
         by_image = np.argsort(self.image_index, kind="stable")    # captions of one image side by side
         _, first, count = np.unique(self.image_index[by_image], return_index=True, return_counts=True)
         chosen = by_image[first + rng.integers(count)]
         batch_size = min(batch_size, len(chosen))
-        if max_repeats is None: order = rng.permutation(len(chosen))[:steps * batch_size].reshape(steps, batch_size)
-        else: order = limit_repeats(pd.factorize(np.array([self.facts[i] for i in chosen]))[0], steps, batch_size, max_repeats, rng)
+        if max_repeats is None:
+            order = rng.permutation(len(chosen))[: steps * batch_size].reshape(steps, batch_size)
+        else:
+            order = limit_repeats(
+                pd.factorize(np.array([self.facts[i] for i in chosen]))[0], steps, batch_size, max_repeats, rng
+            )
         for rows in chosen[order[start:]]:
-            yield Batch(to_tensor(self.images[self.image_index[rows]]), [self.captions[i] for i in rows], [self.facts[i] for i in rows])
+            yield Batch(
+                to_tensor(self.images[self.image_index[rows]]),
+                [self.captions[i] for i in rows],
+                [self.facts[i] for i in rows],
+            )
 
     def fingerprint(self) -> str:    # 64 hexadecimal digits
-        "Hash of all captions and facts, and of a thousand of the images: whether a run goes on with the data it began with."
+        """Hash of all captions and facts, and of a thousand of the images: whether a run goes on with the data it began
+        with."""
         digest = hashlib.sha256(json.dumps([self.images.shape, self.captions, self.facts]).encode())
         digest.update(np.ascontiguousarray(self.image_index, np.int64).tobytes())
-        for i in np.unique(np.linspace(0, len(self.images) - 1, 1000).astype(int)): digest.update(self.images[i].tobytes())
+        for i in np.unique(np.linspace(0, len(self.images) - 1, 1000).astype(int)):
+            digest.update(self.images[i].tobytes())
         return digest.hexdigest()
 
 #| export
@@ -197,7 +234,10 @@ def pair_data(
     "Join records and pairs and load their images; ValueError when nothing is left."
     pairs = pairs[pairs.image_id.isin(records.image_id)]
     records = records[records.image_id.isin(pairs.image_id)]
-    if records.empty: raise ValueError("no image has a caption; check that records and pairs come from the same run of 01_build_dataset.ipynb")
+    if records.empty:
+        raise ValueError(
+            "no image has a caption; check that records and pairs come from the same run of 01_build_dataset.ipynb"
+        )
     position = pd.Series(np.arange(len(records)), records.image_id)
     return PairData(load_images(records, datasets_dir, size, cache_dir, progress),
                     position[pairs.image_id].to_numpy(), pairs.caption.tolist(), pairs.facts.tolist())
@@ -242,5 +282,7 @@ def preprocess(
     std: tuple[float, float, float],   # of the model
 ) -> torch.Tensor:                     # float32 (B, 3, S, S)
     "Scale to 0…1, repeat gray to three channels and normalise."
-    centre, spread = (torch.tensor(v, dtype=torch.float32, device=images.device).view(1, 3, 1, 1) * 255 for v in (mean, std))
+    centre, spread = (
+        torch.tensor(v, dtype=torch.float32, device=images.device).view(1, 3, 1, 1) * 255 for v in (mean, std)
+    )
     return (images.float() - centre).div_(spread)

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import sarclip.core.compat    # before open_clip: it imports torchvision
 from open_clip.loss import ClipLoss
 
 # %% ../../nbs/api/training/02_loss.ipynb #ce1ef5bc
@@ -74,4 +73,8 @@ def harma_loss(
     "Contrastive plus adaptive triplet loss, as HarMA trains its adapters."
     return clip_loss(image, text, scale, facts) + adaptive_triplet_loss(image, text)
 
-LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, list[str]], Tensor]] = {"clip": clip_loss, "facts": facts_loss, "harma": harma_loss}
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, list[str]], Tensor]] = {
+    "clip": clip_loss,
+    "facts": facts_loss,
+    "harma": harma_loss,
+}

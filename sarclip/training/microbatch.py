@@ -11,7 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..models.factory import distinct_captions, encode_distinct, encode_image, is_resnet
+from ..models.encode import distinct_captions, encode_distinct, encode_image
+
+from ..models.factory import is_resnet
 
 # %% ../../nbs/api/training/04_microbatch.ipynb #ab3eb194
 def check_divisible(
@@ -20,9 +22,21 @@ def check_divisible(
     "Refuse with ValueError a model that encodes a chunk differently from the batch it belongs to."
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
-            raise ValueError(f"micro-batches would change the statistics of BatchNorm layer {name!r}; freeze them (freeze_statistics) or train without micro_batch")
-        drop = getattr(module, "p", None) if isinstance(module, nn.modules.dropout._DropoutNd) else getattr(module, "prob", None)
-        if drop and module.training: raise ValueError(f"layer {name!r} drops a random {drop:.0%}, another share in each pass over a chunk; set it to 0 or train without micro_batch")
+            raise ValueError(
+                f"micro-batches would change the statistics of BatchNorm layer {name!r}; freeze them "
+                f"(freeze_statistics) or train without micro_batch"
+            )
+        drop = (
+            getattr(module, "p", None)
+            if isinstance(module, nn.modules.dropout._DropoutNd)
+            else getattr(module, "prob", None)
+        )
+        if drop and module.training:
+            raise ValueError(
+                f"layer {name!r} drops a random {drop:.0%}, another share in each pass over a chunk; set it to 0 or "
+                f"train without micro_batch"
+            )
+
 
 def freeze_statistics(
     model: nn.Module,    # its BatchNorm layers keep their running statistics; their gains and biases still learn
@@ -33,10 +47,12 @@ def freeze_statistics(
 
 # %% ../../nbs/api/training/04_microbatch.ipynb #d2abbad9
 def backward_in_chunks(
-    model: nn.Module,                                        # OpenCLIP's CLIP; receives gradients in `.grad`, added to what is there
+    # OpenCLIP's CLIP; receives gradients in `.grad`, added to what is there
+    model: nn.Module,
     images: Tensor,                                          # float (B, 3, S, S), normalised
     tokens: Tensor,                                          # int (B, L) from the tokenizer
-    loss: Callable[[Tensor, Tensor, Tensor], Tensor],        # (image features, text features, inverse temperature) → scalar
+    # (image features, text features, inverse temperature) → scalar
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor],
     micro_batch: int,                                        # images, or distinct captions, encoded at a time
 ) -> Tensor:                                                 # the loss over the whole batch, without graph
     """The same loss and gradients as `loss(...).backward()` on the whole batch, in the memory of one chunk.
@@ -47,7 +63,11 @@ def backward_in_chunks(
     if micro_batch < 1: raise ValueError(f"micro_batch must be at least 1, got {micro_batch}")
     distinct, caption = distinct_captions(tokens)
     towers = ((encode_image, images), (encode_distinct, distinct))
-    with torch.no_grad(): features = [torch.cat([encode(model, chunk) for chunk in inputs.split(micro_batch)]).float() for encode, inputs in towers]
+    with torch.no_grad():
+        features = [
+            torch.cat([encode(model, chunk) for chunk in inputs.split(micro_batch)]).float()
+            for encode, inputs in towers
+        ]
     for leaf in features: leaf.requires_grad_()
     total = loss(features[0], features[1].index_select(0, caption), model.logit_scale.exp())
     total.backward()
@@ -62,5 +82,9 @@ def checkpoint_activations(
     model: nn.Module,    # OpenCLIP's CLIP with a ViT
 ) -> None:
     "Keep one activation a block and recompute the others in the backward pass; ValueError for a ResNet."
-    if is_resnet(model): raise ValueError("activation checkpointing exists for OpenCLIP's transformers only; train a ResNet without it, on smaller batches")
+    if is_resnet(model):
+        raise ValueError(
+            "activation checkpointing exists for OpenCLIP's transformers only; train a ResNet without it, on smaller "
+            "batches"
+        )
     model.set_grad_checkpointing(True)

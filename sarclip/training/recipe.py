@@ -26,34 +26,82 @@ def setting(default: Any, unit: str, source: str, meaning: str) -> Any:
 class TrainConfig:
     "Settings of one training run. Raises ValueError naming a setting that makes no sense."
     backbone: str = setting("ViT-B-32", "name", "paper", "whose recipe this is")
-    epochs: int = setting(10, "passes over the images", "paper", "an epoch shows each image once, with one of its captions")
-    max_steps: int | None = setting(None, "batches", "ours", "stop after this many; the schedule is fitted to it; None: no limit")
-    batch_size: int = setting(256, "images", "paper", "each is contrasted with all others of its batch; over all processes together")
-    micro_batch: int | None = setting(None, "images", "ours", "keep the activations of so many images at a time; exact; None: of the whole batch")
+    epochs: int = setting(
+        10, "passes over the images", "paper", "an epoch shows each image once, with one of its captions"
+    )
+    max_steps: int | None = setting(
+        None, "batches", "ours", "stop after this many; the schedule is fitted to it; None: no limit"
+    )
+    batch_size: int = setting(
+        256, "images", "paper", "each is contrasted with all others of its batch; over all processes together"
+    )
+    micro_batch: int | None = setting(
+        None, "images", "ours", "keep the activations of so many images at a time; exact; None: of the whole batch"
+    )
     lr: float = setting(5e-5, "1/step", "paper", "peak learning rate")
-    warmup_steps: int = setting(1000, "batches", "ours: value of the authors' later script", "linear rise of the learning rate; at most a tenth of the run")
-    weight_decay: float = setting(0.01, "1", "ours: value of the authors' later script", "decoupled, on matrices and kernels only")
+    warmup_steps: int = setting(
+        1000,
+        "batches",
+        "ours: value of the authors' later script",
+        "linear rise of the learning rate; at most a tenth of the run",
+    )
+    weight_decay: float = setting(
+        0.01, "1", "ours: value of the authors' later script", "decoupled, on matrices and kernels only"
+    )
     betas: tuple[float, float] = setting((0.9, 0.98), "1", "open_clip default", "decay of AdamW's two averages")
     eps: float = setting(1e-6, "1", "open_clip default", "of AdamW")
-    grad_clip: float = setting(1.0, "L2 norm", "ours: value of the authors' later script", "longest gradient that is followed as it is")
+    grad_clip: float = setting(
+        1.0, "L2 norm", "ours: value of the authors' later script", "longest gradient that is followed as it is"
+    )
     loss: str = setting("clip", "name", "paper", "clip: eq. 1; facts: captions with equal facts are all right answers")
-    learn_temperature: bool = setting(True, "yes or no", "open_clip default", "whether the temperature is learned or stays where it starts")
-    max_repeats: int | None = setting(None, "captions", "paper", "how many captions of one meaning a batch may hold; None: no limit")
+    learn_temperature: bool = setting(
+        True, "yes or no", "open_clip default", "whether the temperature is learned or stays where it starts"
+    )
+    max_repeats: int | None = setting(
+        None, "captions", "paper", "how many captions of one meaning a batch may hold; None: no limit"
+    )
     train_image: bool = setting(True, "yes or no", "paper", "whether the image tower learns (Table VI)")
     train_text: bool = setting(True, "yes or no", "paper", "whether the text tower learns (Table VI)")
-    last_layers: int | None = setting(None, "layers", "paper", "learn only in so many last layers of each tower (Fig. 6); None: in all of it")
-    frozen_bn: bool = setting(False, "yes or no", "ours", "BatchNorm keeps the statistics it came with; a ResNet needs that for micro_batch")
-    crop_scale: tuple[float, float] = setting((0.9, 1.0), "share of the area", "open_clip default", "kept by the random crop")
-    shift: float = setting(0.0, "share of the width", "ours", "largest random displacement, for targets that stand exactly in the centre")
-    flip_horizontal: bool = setting(False, "yes or no", "open_clip default", "mirror left and right, where the caption speaks of no place")
-    flip_vertical: bool = setting(False, "yes or no", "open_clip default", "mirror top and bottom, where the caption speaks of no place")
-    quarter_turns: bool = setting(False, "yes or no", "open_clip default", "turn by multiples of 90 degrees, where the caption speaks of no place")
-    speckle_looks: int | None = setting(None, "looks", "open_clip default", "multiply by speckle of so many looks; None: none")
+    last_layers: int | None = setting(
+        None, "layers", "paper", "learn only in so many last layers of each tower (Fig. 6); None: in all of it"
+    )
+    frozen_bn: bool = setting(
+        False, "yes or no", "ours", "BatchNorm keeps the statistics it came with; a ResNet needs that for micro_batch"
+    )
+    crop_scale: tuple[float, float] = setting(
+        (0.9, 1.0), "share of the area", "open_clip default", "kept by the random crop"
+    )
+    shift: float = setting(
+        0.0, "share of the width", "ours", "largest random displacement, for targets that stand exactly in the centre"
+    )
+    flip_horizontal: bool = setting(
+        False, "yes or no", "open_clip default", "mirror left and right, where the caption speaks of no place"
+    )
+    flip_vertical: bool = setting(
+        False, "yes or no", "open_clip default", "mirror top and bottom, where the caption speaks of no place"
+    )
+    quarter_turns: bool = setting(
+        False, "yes or no", "open_clip default", "turn by multiples of 90 degrees, where the caption speaks of no place"
+    )
+    speckle_looks: int | None = setting(
+        None, "looks", "open_clip default", "multiply by speckle of so many looks; None: none"
+    )
     gain: float = setting(0.0, "1", "open_clip default", "brightness factor, log-uniform in 1/(1 + gain)…1 + gain")
-    gamma: float = setting(0.0, "1", "open_clip default", "exponent of the tone curve, log-uniform in 1/(1 + gamma)…1 + gamma")
-    precision: str = setting("auto", "name", "paper", "mixed: bf16 activations, float32 weights; auto: mixed on a GPU with bfloat16, elsewhere float32")
-    checkpointing: bool = setting(False, "yes or no", "open_clip default", "compute a transformer's activations twice instead of keeping them")
-    compile: bool = setting(False, "yes or no", "open_clip default", "compile the image tower (torch.compile); pays on a GPU, in long runs")
+    gamma: float = setting(
+        0.0, "1", "open_clip default", "exponent of the tone curve, log-uniform in 1/(1 + gamma)…1 + gamma"
+    )
+    precision: str = setting(
+        "auto",
+        "name",
+        "paper",
+        "mixed: bf16 activations, float32 weights; auto: mixed on a GPU with bfloat16, elsewhere float32",
+    )
+    checkpointing: bool = setting(
+        False, "yes or no", "open_clip default", "compute a transformer's activations twice instead of keeping them"
+    )
+    compile: bool = setting(
+        False, "yes or no", "open_clip default", "compile the image tower (torch.compile); pays on a GPU, in long runs"
+    )
     seed: int = setting(0, "1", "ours", "of the order, the captions and the crops")
     checkpoint_every: int = setting(500, "batches", "ours", "how often the state to resume from is written")
     keep_last: int = setting(2, "states", "ours", "how many of them are kept")
@@ -63,22 +111,48 @@ class TrainConfig:
     def __post_init__(self) -> None:
         def need(ok: bool, name: str, expected: str) -> None:
             if not ok: raise ValueError(f"training setting {name} must be {expected}, got {getattr(self, name)!r}")
-        for name, least in (("epochs", 1), ("batch_size", 2), ("warmup_steps", 0), ("seed", 0), ("checkpoint_every", 1), ("keep_last", 1), ("validate_every", 1)):
-            need(type(getattr(self, name)) is int and getattr(self, name) >= least, name, f"a whole number of at least {least}")
+
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 2),
+            ("warmup_steps", 0),
+            ("seed", 0),
+            ("checkpoint_every", 1),
+            ("keep_last", 1),
+            ("validate_every", 1),
+        ):
+            need(
+                type(getattr(self, name)) is int and getattr(self, name) >= least,
+                name,
+                f"a whole number of at least {least}",
+            )
         for name in ("max_steps", "last_layers", "max_repeats", "micro_batch", "speckle_looks"):
-            need(getattr(self, name) is None or type(getattr(self, name)) is int and getattr(self, name) >= 1, name, "None or a whole number of at least 1")
-        for name in ("lr", "eps", "grad_clip"): need(_is_number(getattr(self, name)) and getattr(self, name) > 0, name, "a positive number")
+            need(
+                getattr(self, name) is None or type(getattr(self, name)) is int and getattr(self, name) >= 1,
+                name,
+                "None or a whole number of at least 1",
+            )
+        for name in ("lr", "eps", "grad_clip"):
+            need(_is_number(getattr(self, name)) and getattr(self, name) > 0, name, "a positive number")
         need(_is_number(self.weight_decay) and self.weight_decay >= 0, "weight_decay", "a number of at least 0")
         need(_is_number(self.shift) and 0 <= self.shift <= 0.5, "shift", "between 0 and 0.5")
-        for name in ("gain", "gamma"): need(_is_number(getattr(self, name)) and 0 <= getattr(self, name) < 10, name, "at least 0 and below 10")
+        for name in ("gain", "gamma"):
+            need(_is_number(getattr(self, name)) and 0 <= getattr(self, name) < 10, name, "at least 0 and below 10")
         for name in ("betas", "crop_scale"):
-            need(isinstance(getattr(self, name), tuple) and len(getattr(self, name)) == 2 and all(map(_is_number, getattr(self, name))), name, "two numbers")
+            need(
+                isinstance(getattr(self, name), tuple)
+                and len(getattr(self, name)) == 2
+                and all(map(_is_number, getattr(self, name))),
+                name,
+                "two numbers",
+            )
         need(0 <= min(self.betas) and max(self.betas) < 1, "betas", "two numbers from 0 to below 1")
         need(0 < self.crop_scale[0] <= self.crop_scale[1] <= 1, "crop_scale", "two numbers with 0 < low <= high <= 1")
         need(self.loss in LOSSES, "loss", f"one of {', '.join(LOSSES)}")
         need(self.precision in PRECISIONS, "precision", f"one of {', '.join(PRECISIONS)}")
         for field in dataclasses.fields(self):
-            if isinstance(field.default, bool): need(isinstance(getattr(self, field.name), bool), field.name, "True or False")
+            if isinstance(field.default, bool):
+                need(isinstance(getattr(self, field.name), bool), field.name, "True or False")
         need(self.train_image or self.train_text, "train_text", "True where train_image is False, or nothing learns")
 
     @property
@@ -93,14 +167,22 @@ class TrainConfig:
         def source(f: dataclasses.Field) -> str:
             if getattr(self, f.name) != getattr(base, f.name): return "chosen for this run"
             return "ours" if self.backbone == "sarclip-mini" and f.name in own else f.metadata["source"]
-        return pd.DataFrame([(f.name, getattr(self, f.name), f.metadata["unit"], source(f), f.metadata["meaning"]) for f in dataclasses.fields(self)],
-                            columns=["setting", "value", "unit", "source", "meaning"]).set_index("setting")
+
+        return pd.DataFrame(
+            [
+                (f.name, getattr(self, f.name), f.metadata["unit"], source(f), f.metadata["meaning"])
+                for f in dataclasses.fields(self)
+            ],
+            columns=["setting", "value", "unit", "source", "meaning"],
+        ).set_index("setting")
+
 
 PRECISIONS = ("auto", "mixed", "float32")
 
 UNSEEN = ("checkpoint_every", "keep_last", "validate_every", "tensorboard")    # settings that change no weight
 
-def _is_number(value: object) -> bool: return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 # %% ../../nbs/api/training/03_recipe.ipynb #516cb30c
 _RESNET = {"betas": (0.9, 0.999), "eps": 1e-8}    # OpenCLIP's trainer chooses these for every model that is no ViT
@@ -108,22 +190,40 @@ RECIPES: dict[str, dict[str, Any]] = {
     "RN50": {"lr": 5e-4, "epochs": 30, **_RESNET},
     "ViT-B-32": {"lr": 5e-5, "epochs": 10},
     "ViT-L-14": {"lr": 5e-5, "epochs": 10},
-    "sarclip-mini": {"lr": 1e-3, "epochs": 40, "batch_size": 32, "weight_decay": 0.1, "warmup_steps": 100, "shift": 0.06},
+    "sarclip-mini": {
+        "lr": 1e-3,
+        "epochs": 40,
+        "batch_size": 32,
+        "weight_decay": 0.1,
+        "warmup_steps": 100,
+        "shift": 0.06,
+    },
 }
+
 
 def recipe(
     backbone: str,     # an OpenCLIP name; "RN50-quickgelu" and its like take the recipe of "RN50"
     **changes: Any,    # settings to change; None keeps the recipe's value
 ) -> TrainConfig:      # settings for that backbone
-    "The paper's settings for its backbones, ours for sarclip-mini; ValueError for a backbone without a recipe or an unknown setting."
+    """The paper's settings for its backbones, ours for sarclip-mini; ValueError for a backbone without a recipe or an
+    unknown setting."""
     family = _family(backbone)
-    if family not in RECIPES: raise ValueError(f"there is no recipe for backbone {backbone!r}, only for {', '.join(RECIPES)}; make a TrainConfig by hand")
+    if family not in RECIPES:
+        raise ValueError(
+            f"there is no recipe for backbone {backbone!r}, only for {', '.join(RECIPES)}; make a TrainConfig by hand"
+        )
     known = [f.name for f in dataclasses.fields(TrainConfig)]
     for name in changes:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(f"unknown training setting {name!r}; {f'did you mean {close[0]!r}?' if close else 'known are ' + ', '.join(known)}")
-    return TrainConfig(**{"backbone": backbone} | RECIPES[family] | {name: v for name, v in changes.items() if v is not None})
+            raise ValueError(
+                f"unknown training setting {name!r}; "
+                f"{f'did you mean {close[0]!r}?' if close else 'known are ' + ', '.join(known)}"
+            )
+    return TrainConfig(
+        **{"backbone": backbone} | RECIPES[family] | {name: v for name, v in changes.items() if v is not None}
+    )
+
 
 def _family(backbone: str) -> str: return backbone.removesuffix("-quickgelu")
 
@@ -131,7 +231,11 @@ def configure(
     settings: Any,    # of a notebook that trains: backbone, seed, and any other training settings
 ) -> TrainConfig:     # the backbone's recipe with what the notebook was told
     "From a notebook's settings to a training configuration."
-    names = [field.name for field in dataclasses.fields(TrainConfig) if field.name != "backbone" and hasattr(settings, field.name)]
+    names = [
+        field.name
+        for field in dataclasses.fields(TrainConfig)
+        if field.name != "backbone" and hasattr(settings, field.name)
+    ]
     return recipe(settings.backbone, **{name: getattr(settings, name) for name in names})
 
 def ablation_variants(
@@ -139,7 +243,12 @@ def ablation_variants(
     layers: list[int],                    # numbers of last layers to train
 ) -> dict[str, TrainConfig | None]:       # by name; None: nothing is trained
     "What Table VI and Fig. 6 compare: one tower, the other, both, and the last n layers of each."
-    towers = {"start": None, "text": dataclasses.replace(config, train_image=False), "image": dataclasses.replace(config, train_text=False), "both": config}
+    towers = {
+        "start": None,
+        "text": dataclasses.replace(config, train_image=False),
+        "image": dataclasses.replace(config, train_text=False),
+        "both": config,
+    }
     return towers | {f"last_{n}": dataclasses.replace(config, last_layers=n) for n in layers}
 
 # %% ../../nbs/api/training/03_recipe.ipynb #50fd9c6e

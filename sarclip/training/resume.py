@@ -43,13 +43,21 @@ class States:
 
     def steps(self) -> list[int]:    # rising
         "Steps whose states are on disk."
-        return sorted(int(found[1]) for path in self.folder.glob("step_*.pt") if (found := re.fullmatch(r"step_(\d+)\.pt", path.name)))
+        return sorted(
+            int(found[1])
+            for path in self.folder.glob("step_*.pt")
+            if (found := re.fullmatch(r"step_(\d+)\.pt", path.name))
+        )
 
     def latest(self) -> dict[str, Any] | None:    # as given to `save`; None where there is none
         "The newest state that can be read."
         for step in reversed(self.steps()):
-            try: return self.load(step)
-            except Exception as error: print(f"{self._path(step).name} is damaged ({type(error).__name__}) and is passed over")    # a rename is whole: the disk itself failed
+            try:
+                return self.load(step)
+            except Exception as error:
+                print(
+                    f"{self._path(step).name} is damaged ({type(error).__name__}) and is passed over"
+                )  # a rename is whole: the disk itself failed
         return None
 
     def load(self,
@@ -62,15 +70,24 @@ class States:
         step: int,                 # steps done
         state: dict[str, Any],     # tensors, numbers, text, and lists and dicts of them
     ) -> None:
-        "Write a state and drop the oldest; OSError in one sentence when the disk is full, with the earlier states intact."
+        """Write a state and drop the oldest; OSError in one sentence when the disk is full, with the earlier states
+        intact."""
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             for litter in self.folder.glob(".*.part"): litter.unlink()    # of a run that was killed while it wrote
             write_json(self.folder / "identity.json", self.identity)
-            with atomic_path(self._path(step)) as temporary, open(temporary, "wb") as file: torch.save({"step": step, **state}, file)
-        except (OSError, RuntimeError) as error:    # PyTorch's writer turns a full disk into a RuntimeError
-            reason = "the disk is full or failing" if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, None) else error.strerror
-            raise OSError(f"the state after step {step} could not be written to {self.folder}: {reason}; {self.kept()}. Free some space and run the same again") from error
+            with atomic_path(self._path(step)) as temporary, open(temporary, "wb") as file:
+                torch.save({"step": step, **state}, file)
+        except (OSError, RuntimeError) as error:  # PyTorch's writer turns a full disk into a RuntimeError
+            reason = (
+                "the disk is full or failing"
+                if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, None)
+                else error.strerror
+            )
+            raise OSError(
+                f"the state after step {step} could not be written to {self.folder}: {reason}; {self.kept()}. Free "
+                f"some space and run the same again"
+            ) from error
         for old in self.steps()[:-self.keep]: self._path(old).unlink()
 
     def kept(self) -> str:
@@ -83,10 +100,19 @@ class States:
         others = [p for p in self.folder.parent.glob("*/identity.json") if p.parent != self.folder]
         if not others: return []
         other = json.loads(max(others, key=lambda p: p.stat().st_mtime_ns).read_text(encoding="utf-8"))
-        mine, theirs = ({f"{part} {name}".strip(): v for part, values in identity.items() for name, v in (values.items() if isinstance(values, dict) else [("", values)])}
-                        for identity in (self.identity, other))
-        long = lambda value: isinstance(value, str) and len(value) > 40    # a hash says nothing to a reader
-        return [name if long(mine.get(name)) else f"{name} {theirs.get(name)} → {mine.get(name)}"
-                for name in sorted(mine.keys() | theirs.keys()) if json.loads(json.dumps(mine.get(name))) != theirs.get(name)]
+        mine, theirs = (
+            {
+                f"{part} {name}".strip(): v
+                for part, values in identity.items()
+                for name, v in (values.items() if isinstance(values, dict) else [("", values)])
+            }
+            for identity in (self.identity, other)
+        )
+        long = lambda value: isinstance(value, str) and len(value) > 40  # a hash says nothing to a reader
+        return [
+            name if long(mine.get(name)) else f"{name} {theirs.get(name)} → {mine.get(name)}"
+            for name in sorted(mine.keys() | theirs.keys())
+            if json.loads(json.dumps(mine.get(name))) != theirs.get(name)
+        ]
 
     def _path(self, step: int) -> Path: return self.folder / f"step_{step:08}.pt"

@@ -45,19 +45,27 @@ def decode(
     where = f"sample {sample['__key__']} of {Path(sample['__url__']).name}"
     image = next((sample[kind] for kind in ("png", "jpg", "jpeg") if kind in sample), None)
     if image is None or "json" not in sample:
-        raise ValueError(f"{where} lacks an image (.png, .jpg) or its captions (.json with captions and facts); write the shards again with 01_build_dataset.ipynb")
+        raise ValueError(
+            f"{where} lacks an image (.png, .jpg) or its captions (.json with captions and facts); write the shards "
+            f"again with 01_build_dataset.ipynb"
+        )
     try:
         about = json.loads(sample["json"])
-        with Image.open(io.BytesIO(image)) as opened: pixels = letterbox(np.array(opened.convert("L" if opened.mode == "L" else "RGB")), size)
+        with Image.open(io.BytesIO(image)) as opened:
+            pixels = letterbox(np.array(opened.convert("L" if opened.mode == "L" else "RGB")), size)
         captions, facts = about["captions"], about["facts"]
     except (OSError, ValueError, KeyError) as error: raise ValueError(f"{where} cannot be read: {error!r}") from error
-    if not captions or len(captions) != len(facts): raise ValueError(f"{where} has {len(captions)} captions and {len(facts)} facts; it needs at least one, and as many of each")
+    if not captions or len(captions) != len(facts):
+        raise ValueError(
+            f"{where} has {len(captions)} captions and {len(facts)} facts; it needs at least one, and as many of each"
+        )
     return Sample(sample["__key__"], pixels if pixels.ndim == 3 else pixels[..., None], captions, facts)
 
 # %% ../../nbs/api/training/06_shards.ipynb #6f975faf
 @dataclass(frozen=True)
 class Shards:
-    "WebDataset shards as training data, see `sarclip.training.train.TrainingData`. Raises ValueError or FileNotFoundError for shards that cannot be shared out."
+    """WebDataset shards as training data, see `sarclip.training.train.TrainingData`. Raises ValueError or
+    FileNotFoundError for shards that cannot be shared out."""
     split: ClassVar[bool] = True    # each process yields its own part of a batch
     folder: Path                    # holds the tar files
     size: int                       # side of the square the model sees, pixels
@@ -66,9 +74,15 @@ class Shards:
     buffer: int = 1000              # samples among which the next is drawn
 
     def __post_init__(self) -> None:
-        if not self.files: raise FileNotFoundError(f"{self.folder} holds no shard {self.part}-*.tar; 01_build_dataset.ipynb writes them with shards=True")
+        if not self.files:
+            raise FileNotFoundError(
+                f"{self.folder} holds no shard {self.part}-*.tar; 01_build_dataset.ipynb writes them with shards=True"
+            )
         if len(self.files) < world() * max(1, self.workers):
-            raise ValueError(f"{len(self.files)} shards cannot be shared by {world()} processes with {self.workers} workers each; write smaller shards or start fewer")
+            raise ValueError(
+                f"{len(self.files)} shards cannot be shared by {world()} processes with {self.workers} workers each; "
+                f"write smaller shards or start fewer"
+            )
 
     @property
     def files(self) -> list[Path]:
@@ -90,7 +104,11 @@ class Shards:
         "Whole batches that every process can fill from its own shards; ValueError when that is none."
         counts, share = self.counts, own_part(batch_size)
         steps = min(sum(counts[r::world()]) for r in range(world())) // (share.stop - share.start)
-        if steps == 0: raise ValueError(f"the {sum(counts)} samples in {self.folder} do not fill one batch of {batch_size} in each of {world()} processes; lower batch_size")
+        if steps == 0:
+            raise ValueError(
+                f"the {sum(counts)} samples in {self.folder} do not fill one batch of {batch_size} in each of "
+                f"{world()} processes; lower batch_size"
+            )
         return steps
 
     def samples(self,
@@ -100,31 +118,44 @@ class Shards:
         "Every sample of this process's shards once, in random order."
         mine, rng = self.files[rank()::world()], np.random.default_rng([seed, epoch, rank()])
         stream = webdataset.DataPipeline(
-            webdataset.SimpleShardList([str(mine[i]) for i in rng.permutation(len(mine))]), webdataset.split_by_worker, webdataset.tarfile_to_samples(),
-            webdataset.shuffle(self.buffer, rng=random.Random(int(rng.integers(2**62)))), webdataset.map(_Decode(self.size)))
+            webdataset.SimpleShardList([str(mine[i]) for i in rng.permutation(len(mine))]),
+            webdataset.split_by_worker,
+            webdataset.tarfile_to_samples(),
+            webdataset.shuffle(self.buffer, rng=random.Random(int(rng.integers(2**62)))),
+            webdataset.map(_Decode(self.size)),
+        )
         if self.workers == 0: return iter(stream)
-        loader = torch.utils.data.DataLoader(stream, batch_size=None, num_workers=self.workers, prefetch_factor=64, generator=torch.Generator())
+        loader = torch.utils.data.DataLoader(
+            stream, batch_size=None, num_workers=self.workers, prefetch_factor=64, generator=torch.Generator()
+        )
         return iter(loader)
 
     def batches(self,
         batch_size: int,                    # images a batch, over all processes
         seed: int,                          # of the run
         epoch: int,                         # 0, 1, …
-        start: int = 0,                     # batches of the epoch to leave out, as already seen; they are read nevertheless
+        # batches of the epoch to leave out, as already seen; they are read nevertheless
+        start: int = 0,
         max_repeats: int | None = None,     # must be None: a stream cannot choose what meets
     ) -> Iterator[Batch]:                   # this process's part of `steps_per_epoch` batches, less `start`
         "One pass over the shards, each image with one random caption of its own."
-        if max_repeats is not None: raise ValueError("max_repeats needs all captions at hand, and shards are read as a stream; train without shards, or set it to None")
+        if max_repeats is not None:
+            raise ValueError(
+                "max_repeats needs all captions at hand, and shards are read as a stream; train without shards, or "
+                "set it to None"
+            )
         part = own_part(batch_size)
         share, steps = part.stop - part.start, self.steps_per_epoch(batch_size)
         stream = itertools.islice(self.samples(seed, epoch), start * share, steps * share)
         for group in _batched(stream, share): yield _batch(group, seed, epoch)
 
     def fingerprint(self) -> str:    # 64 hexadecimal digits
-        "Hash of the shards' names, sizes and beginnings, and of all that decides their order but the number of processes, which a state notes by itself."
+        """Hash of the shards' names, sizes and beginnings, and of all that decides their order but the number of
+        processes, which a state notes by itself."""
         digest = hashlib.sha256(json.dumps([self.size, self.part, self.workers, self.buffer]).encode())
         for file in self.files:
-            with open(file, "rb") as opened: digest.update(f"{file.name}{file.stat().st_size}".encode() + opened.read(2**16))
+            with open(file, "rb") as opened:
+                digest.update(f"{file.name}{file.stat().st_size}".encode() + opened.read(2**16))
         return digest.hexdigest()
 
 # %% ../../nbs/api/training/06_shards.ipynb #72220fe2
@@ -141,7 +172,13 @@ def _batched(items: Iterator[Sample], n: int) -> Iterator[tuple[Sample, ...]]:
     while group := tuple(itertools.islice(items, n)): yield group
 
 def _batch(samples: tuple[Sample, ...], seed: int, epoch: int) -> Batch:
-    chosen = [np.random.default_rng([seed, epoch, zlib.crc32(s.key.encode())]).integers(len(s.captions)) for s in samples]
+    chosen = [
+        np.random.default_rng([seed, epoch, zlib.crc32(s.key.encode())]).integers(len(s.captions)) for s in samples
+    ]
     channels = max(s.image.shape[-1] for s in samples)    # gray beside colour becomes colour
     images = np.stack([np.broadcast_to(s.image, (*s.image.shape[:2], channels)) for s in samples])
-    return Batch(to_tensor(images), [s.captions[i] for s, i in zip(samples, chosen)], [s.facts[i] for s, i in zip(samples, chosen)])
+    return Batch(
+        to_tensor(images),
+        [s.captions[i] for s, i in zip(samples, chosen)],
+        [s.facts[i] for s, i in zip(samples, chosen)],
+    )

@@ -35,7 +35,9 @@ from ..models.harma import train_only_adapters
 from .loader import Batch, PairData, prefetch
 from .loss import LOSSES
 from .microbatch import backward_in_chunks, check_divisible, checkpoint_activations, freeze_statistics
-from ..models.factory import Encoder, encode_image, encode_text, is_resnet, save_checkpoint
+from ..models.checkpoint import save_checkpoint
+from ..models.encode import encode_image, encode_text
+from ..models.factory import Encoder, is_resnet
 from .recipe import UNSEEN, TrainConfig, learning_rate
 from .watch import Watch, held_out_recall
 
@@ -46,23 +48,36 @@ def tower_layers(
     "The parameters of each tower, group by group: before the first layer, each layer, after the last layer."
     visual = model.visual
     def below(*parts: Any) -> list[Tensor]:
-        return [p for part in parts if part is not None for p in ([part] if isinstance(part, Tensor) else part.parameters())]
+        return [
+            p for part in parts if part is not None for p in ([part] if isinstance(part, Tensor) else part.parameters())
+        ]
+
     if is_resnet(model):
         first = below(visual.conv1, visual.bn1, visual.conv2, visual.bn2, visual.conv3, visual.bn3)
-        layers, last = [below(stage) for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4)], below(visual.attnpool)
+        layers, last = (
+            [below(stage) for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4)],
+            below(visual.attnpool),
+        )
     else:
         first = below(visual.conv1, visual.class_embedding, visual.positional_embedding, visual.ln_pre)
         layers, last = [below(block) for block in visual.transformer.resblocks], below(visual.ln_post, visual.proj)
-    return {"image": [first, *layers, last],
-            "text": [below(model.token_embedding, model.positional_embedding), *(below(block) for block in model.transformer.resblocks),
-                     below(model.ln_final, model.text_projection)]}
+    return {
+        "image": [first, *layers, last],
+        "text": [
+            below(model.token_embedding, model.positional_embedding),
+            *(below(block) for block in model.transformer.resblocks),
+            below(model.ln_final, model.text_projection),
+        ],
+    }
+
 
 def lock(
     model: nn.Module,           # OpenCLIP's CLIP; changed in place
     image_layers: int | None,   # last layers of the image tower that stay trainable; None: all of it, 0: none
     text_layers: int | None,    # the same for the text tower
 ) -> None:
-    "Freeze all but the last layers of each tower. A tower with fewer layers than asked for keeps only its input frozen."
+    """Freeze all but the last layers of each tower. A tower with fewer layers than asked for keeps only its input
+    frozen."""
     for groups, keep in zip(tower_layers(model).values(), (image_layers, text_layers)):
         first = 0 if keep is None else len(groups) if keep == 0 else max(1, len(groups) - 1 - keep)
         for i, group in enumerate(groups):
@@ -81,7 +96,8 @@ def set_train_mode(
     model: nn.Module,          # OpenCLIP's CLIP; changed in place
     frozen_bn: bool = False,   # whether all BatchNorm layers keep their statistics
 ) -> None:
-    "Training mode, except for frozen BatchNorm layers: a frozen layer must not drift with the statistics of the batches."
+    """Training mode, except for frozen BatchNorm layers: a frozen layer must not drift with the statistics of the
+    batches."""
     model.train()
     if frozen_bn: freeze_statistics(model)
     for module in model.modules():
@@ -116,17 +132,21 @@ def train_step(
     model, device = encoder.model, encoder.device
     over_batch = over_all(LOSSES[config.loss])
     def loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
-        with torch.autocast(device.type, enabled=False): return over_batch(image.float(), text.float(), scale, inputs.facts)
+        with torch.autocast(device.type, enabled=False):
+            return over_batch(image.float(), text.float(), scale, inputs.facts)
 
     optimizer.zero_grad(set_to_none=True)
     scale = model.logit_scale.detach().exp()
     with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision(device, config)):
-        if config.micro_batch: total = backward_in_chunks(model, inputs.images, inputs.tokens, loss, config.micro_batch)
-        else: total = loss(encode_image(model, inputs.images), encode_text(model, inputs.tokens), model.logit_scale.exp())
+        if config.micro_batch:
+            total = backward_in_chunks(model, inputs.images, inputs.tokens, loss, config.micro_batch)
+        else:
+            total = loss(encode_image(model, inputs.images), encode_text(model, inputs.tokens), model.logit_scale.exp())
     if not config.micro_batch: total.backward()
     average_gradients(model)
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-    found = dict(zip(("loss", "grad_norm", "scale"), torch.stack([total.detach(), norm, scale]).tolist()))    # one wait for the GPU, not three
+    # one wait for the GPU, not three
+    found = dict(zip(("loss", "grad_norm", "scale"), torch.stack([total.detach(), norm, scale]).tolist()))
     for name, value in found.items():
         if not math.isfinite(value): raise FloatingPointError(f"{name} became {value}")
     optimizer.step()
@@ -139,7 +159,8 @@ def mixed_precision(
 ) -> bool:
     "Whether activations are bfloat16; ValueError when that is asked of a device without it."
     able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    if config.precision == "mixed" and not able: raise ValueError(f"precision 'mixed' needs a GPU with bfloat16, and this is {device}; take 'auto' or 'float32'")
+    if config.precision == "mixed" and not able:
+        raise ValueError(f"precision 'mixed' needs a GPU with bfloat16, and this is {device}; take 'auto' or 'float32'")
     return able and config.precision != "float32"
 
 # %% ../../nbs/api/training/09_train.ipynb #3ec7b5bd
@@ -148,7 +169,9 @@ class TrainingData(Protocol):
     split: bool    # whether each process yields its own part of a batch, instead of the whole
     size: int      # side of the images, pixels
     def steps_per_epoch(self, batch_size: int) -> int: ...
-    def batches(self, batch_size: int, seed: int, epoch: int, start: int, max_repeats: int | None) -> Iterator[Batch]: ...
+    def batches(
+        self, batch_size: int, seed: int, epoch: int, start: int, max_repeats: int | None
+    ) -> Iterator[Batch]: ...
     def fingerprint(self) -> str: ...
 
 def total_steps(data: TrainingData, config: TrainConfig) -> int:
@@ -159,27 +182,40 @@ def train(
     encoder: Encoder,                        # its model is trained in place, on the device where it lies
     data: TrainingData,                      # images and captions
     config: TrainConfig,                     # see `recipe`
-    out_dir: Path | None = None,             # receives train_log.jsonl, states/, model.safetensors, open_clip_config.json, best/; None writes nothing
+    # receives train_log.jsonl, states/, model.safetensors, open_clip_config.json, best/; None writes nothing
+    out_dir: Path | None = None,
     progress: bool = True,                   # draw a progress bar
     validation: PairData | None = None,      # held-out images whose recall is measured now and then
 ) -> list[dict[str, float]]:                 # one entry a step, see `Watch.record`
     """Contrastive training (paper Sec. III-C), for either stage, from the last state in `out_dir` where there is one.
 
-    Raises ValueError for data or settings that do not fit, and one sentence that says what is kept: FloatingPointError for a loss
+    Raises ValueError for data or settings that do not fit, and one sentence that says what is kept: FloatingPointError
+    for a loss
     that is not finite, MemoryError for a GPU too small, OSError for a full disk, ConnectionError for a lost process.
     """
-    if data.size != encoder.image_size: raise ValueError(f"images are {data.size} px wide, {encoder.backbone} takes {encoder.image_size} px; load them at that size")
+    if data.size != encoder.image_size:
+        raise ValueError(
+            f"images are {data.size} px wide, {encoder.backbone} takes {encoder.image_size} px; load them at that size"
+        )
     writes = out_dir is not None and rank() == 0
-    largest = LARGEST_TOLD_APART if is_resnet(encoder.model) else None    # all of a ResNet's, kept, took a fifth more than it needs
+    # all of a ResNet's, kept, took a fifth more than it needs
+    largest = LARGEST_TOLD_APART if is_resnet(encoder.model) else None
     with kept_memory(largest), _numerics(encoder.device, config):
-        states = None if out_dir is None else States(Path(out_dir) / "states", _identity(encoder, data, config), config.keep_last)
+        states = (
+            None
+            if out_dir is None
+            else States(Path(out_dir) / "states", _identity(encoder, data, config), config.keep_last)
+        )
         total = total_steps(data, config)
         _prepare(encoder, config)
         optimizer = make_optimizer(encoder.model, config)
         log, total = _resume(encoder, optimizer, states, data, total)
         if writes and not log: _withdraw(Path(out_dir))
-        with (_clear_endings(config, states), Watch(Path(out_dir) if writes else None, total, log, config.tensorboard, progress and rank() == 0) as watch,
-              contextlib.closing(prefetch(_inputs(encoder, data, config, len(log), total))) as ahead):
+        with (
+            _clear_endings(config, states),
+            Watch(Path(out_dir) if writes else None, total, log, config.tensorboard, progress and rank() == 0) as watch,
+            contextlib.closing(prefetch(_inputs(encoder, data, config, len(log), total))) as ahead,
+        ):
             best = max((entry.get("recall", -1) for entry in log), default=-1)
             began = time.perf_counter()
             for step, inputs in enumerate(ahead, len(log)):
@@ -187,8 +223,12 @@ def train(
                 lr = learning_rate(step, total, config)
                 for group in optimizer.param_groups: group["lr"] = lr
                 torch.manual_seed(_seed(config.seed, step, rank()))    # for whatever a network draws, such as dropout
-                try: entry = train_step(encoder, optimizer, inputs, config)
-                except FloatingPointError as error: raise FloatingPointError(f"{error} at step {step} of {total} (epoch {inputs.epoch}, learning rate {lr:.1e})") from error
+                try:
+                    entry = train_step(encoder, optimizer, inputs, config)
+                except FloatingPointError as error:
+                    raise FloatingPointError(
+                        f"{error} at step {step} of {total} (epoch {inputs.epoch}, learning rate {lr:.1e})"
+                    ) from error
                 images, seconds = len(inputs.facts) * world(), time.perf_counter() - began
                 entry = {"step": step, "epoch": inputs.epoch, "lr": lr, **entry, "images": images, "seconds": seconds,
                          "images_per_s": images / seconds, "data_share": (ready - began) / seconds}
@@ -200,8 +240,16 @@ def train(
                     best = max(best, entry["recall"])
                 watch.record(entry)
                 if writes and (done % config.checkpoint_every == 0 or done == total):
-                    states.save(done, {"model": encoder.model.state_dict(), "optimizer": optimizer.state_dict(), "log": json.dumps(watch.log),
-                                       "world": world(), "total": total})
+                    states.save(
+                        done,
+                        {
+                            "model": encoder.model.state_dict(),
+                            "optimizer": optimizer.state_dict(),
+                            "log": json.dumps(watch.log),
+                            "world": world(),
+                            "total": total,
+                        },
+                    )
                 began = time.perf_counter()
         encoder.model.eval()
         if writes: save_checkpoint(encoder, out_dir)
@@ -217,10 +265,17 @@ def forget(
 @contextlib.contextmanager
 def _numerics(device: torch.device, config: TrainConfig) -> Iterator[None]:
     "Results that do not depend on what else the machine does, and the caller's random state and switches as they were."
-    before = (torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory,
-              torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32)
-    tf32 = config.precision != "float32"    # where bfloat16 is not used; PyTorch's own default lets convolutions have it and products not
-    torch.set_num_threads(torch.get_num_threads())    # from now on MKL may not choose their number by the machine's load
+    before = (
+        torch.get_float32_matmul_precision(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.allow_tf32,
+    )
+    # where bfloat16 is not used; PyTorch's own default lets convolutions have it and products not
+    tf32 = config.precision != "float32"
+    # from now on MKL may not choose their number by the machine's load
+    torch.set_num_threads(torch.get_num_threads())
     try:
         if device.type == "cuda": torch.set_float32_matmul_precision("high" if tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = tf32
@@ -231,12 +286,22 @@ def _numerics(device: torch.device, config: TrainConfig) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.use_deterministic_algorithms(before[1])
-        torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = before[2:]
+        (
+            torch.utils.deterministic.fill_uninitialized_memory,
+            torch.backends.cudnn.benchmark,
+            torch.backends.cudnn.allow_tf32,
+        ) = before[2:]
+
 
 def _identity(encoder: Encoder, data: TrainingData, config: TrainConfig) -> dict[str, Any]:
     "What a state must have in common with a run that goes on from it."
-    return {"setting": {name: value for name, value in dataclasses.asdict(config).items() if name not in UNSEEN}, "data": data.fingerprint(),
-            "starting weights": weights_digest(encoder.model), "version of": {name: version(name) for name in ("torch", "open_clip_torch")}}
+    return {
+        "setting": {name: value for name, value in dataclasses.asdict(config).items() if name not in UNSEEN},
+        "data": data.fingerprint(),
+        "starting weights": weights_digest(encoder.model),
+        "version of": {name: version(name) for name in ("torch", "open_clip_torch")},
+    }
+
 
 def _prepare(encoder: Encoder, config: TrainConfig) -> None:
     "Freeze, set modes, and choose how activations are kept and BatchNorm sees its batch."
@@ -248,13 +313,20 @@ def _prepare(encoder: Encoder, config: TrainConfig) -> None:
     share_batchnorm(model)
     if config.compile: model.visual.compile()
 
-def _resume(encoder: Encoder, optimizer: torch.optim.Optimizer, states: States | None, data: TrainingData, total: int) -> tuple[list[dict[str, float]], int]:
-    "Load the newest state, the same in all processes; the log up to there, empty where there is none, and the run's number of steps."
+def _resume(
+    encoder: Encoder, optimizer: torch.optim.Optimizer, states: States | None, data: TrainingData, total: int
+) -> tuple[list[dict[str, float]], int]:
+    """Load the newest state, the same in all processes; the log up to there, empty where there is none, and the run's
+    number of steps."""
     if states is None: return [], total
     state = states.latest() if rank() == 0 else None
     step = agree(state and state["step"], encoder.device)
     if step is None:
-        if rank() == 0 and (differences := states.differences()): print(f"training anew: the states of an earlier run here were made with other inputs ({', '.join(differences)})")
+        if rank() == 0 and (differences := states.differences()):
+            print(
+                f"training anew: the states of an earlier run here were made with other inputs "
+                f"({', '.join(differences)})"
+            )
         return [], total
     state = state or states.load(step)
     if data.split: total = _same_shares(state, total)
@@ -264,11 +336,16 @@ def _resume(encoder: Encoder, optimizer: torch.optim.Optimizer, states: States |
     return json.loads(state["log"]), total
 
 def _same_shares(state: dict[str, Any], total: int) -> int:
-    "Steps of a run whose batches depend on how many processes share the data; ValueError when it shall go on in another number of them."
+    """Steps of a run whose batches depend on how many processes share the data; ValueError when it shall go on in
+    another number of them."""
     if state["world"] == world(): return total
-    if state["step"] == state["total"]: return state["total"]    # finished: nothing is shared any more
-    raise ValueError(f"the state after step {state['step']} of {state['total']} was left by {state['world']} processes, which share the shards otherwise than {world()} would; "
-                     f"start {state['world']} again, or remove the folder states/ to train anew")
+    if state["step"] == state["total"]: return state["total"]  # finished: nothing is shared any more
+    raise ValueError(
+        f"the state after step {state['step']} of {state['total']} was left by {state['world']} processes, which "
+        f"share the shards otherwise than {world()} would; "
+        f"start {state['world']} again, or remove the folder states/ to train anew"
+    )
+
 
 def _withdraw(out_dir: Path) -> None:
     "Remove an earlier run's results: what stands in the folder shall belong together."
@@ -277,15 +354,34 @@ def _withdraw(out_dir: Path) -> None:
 
 def _inputs(encoder: Encoder, data: TrainingData, config: TrainConfig, start: int, total: int) -> Iterator[Inputs]:
     "What each step from `start` on feeds the network."
-    per_epoch, layout = data.steps_per_epoch(config.batch_size), torch.channels_last if is_resnet(encoder.model) else torch.contiguous_format
+    per_epoch, layout = (
+        data.steps_per_epoch(config.batch_size),
+        torch.channels_last if is_resnet(encoder.model) else torch.contiguous_format,
+    )
     for epoch in range(start // per_epoch, config.epochs):
         first = max(0, start - epoch * per_epoch)
-        for i, batch in enumerate(data.batches(config.batch_size, config.seed, epoch, first, config.max_repeats), first):
+        for i, batch in enumerate(
+            data.batches(config.batch_size, config.seed, epoch, first, config.max_repeats), first
+        ):
             if epoch * per_epoch + i == total: return
             rng = torch.Generator().manual_seed(_seed(config.seed, epoch, i, *[rank()] * data.split))
-            images = augment(batch.images.to(encoder.device), rng, encoder.mean, encoder.std, config.augmentation, turnable(batch.facts))
-            part = slice(None) if data.split else own_part(len(batch.captions))    # cut last: how many share a batch changes no random choice
-            yield Inputs(epoch, images[part].contiguous(memory_format=layout), encoder.tokenizer(batch.captions[part]).to(encoder.device), batch.facts[part])
+            images = augment(
+                batch.images.to(encoder.device),
+                rng,
+                encoder.mean,
+                encoder.std,
+                config.augmentation,
+                turnable(batch.facts),
+            )
+            # cut last: how many share a batch changes no random choice
+            part = slice(None) if data.split else own_part(len(batch.captions))
+            yield Inputs(
+                epoch,
+                images[part].contiguous(memory_format=layout),
+                encoder.tokenizer(batch.captions[part]).to(encoder.device),
+                batch.facts[part],
+            )
+
 
 def _seed(*numbers: int) -> int: return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
@@ -293,15 +389,25 @@ def _seed(*numbers: int) -> int: return int(np.random.SeedSequence(numbers).gene
 def _clear_endings(config: TrainConfig, states: States | None) -> Iterator[None]:
     "Say of each way in which a run can break what to do about it and what is kept."
     kept = lambda: states.kept() if states else "nothing was to be kept"
-    try: yield
-    except FloatingPointError as error: raise FloatingPointError(f"{error}: lower lr or check the data; {kept()}") from error
+    try:
+        yield
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{error}: lower lr or check the data; {kept()}") from error
     except torch.OutOfMemoryError as error:
-        raise MemoryError(f"the GPU's memory is too small for batches of {config.batch_size}: lower batch_size, or keep it and lower micro_batch (now {config.micro_batch}; "
-                          f"the result stays the same) or set checkpointing; {kept()}") from error
-    except ConnectionError as error: raise ConnectionError(f"{error}; {kept()}, and the same command goes on from there") from error
+        raise MemoryError(
+            f"the GPU's memory is too small for batches of {config.batch_size}: lower batch_size, or keep it and "
+            f"lower micro_batch (now {config.micro_batch}; "
+            f"the result stays the same) or set checkpointing; {kept()}"
+        ) from error
+    except ConnectionError as error:
+        raise ConnectionError(f"{error}; {kept()}, and the same command goes on from there") from error
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): raise
-        raise OSError(f"the log of the training could not be written ({error.strerror}); {kept()}. Free some space and run the same again") from error
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            f"the log of the training could not be written ({error.strerror}); {kept()}. Free some space and run the "
+            f"same again"
+        ) from error
 
 # %% ../../nbs/api/training/09_train.ipynb #b8d559b6
 def ablation_figure(

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from ..core.files import atomic_path
 from .loader import PairData, preprocess
 from .loss import same_facts
-from ..models.factory import Encoder, encode_image, encode_text
+from ..models.encode import encode_image, encode_text
+from ..models.factory import Encoder
 
 # %% ../../nbs/api/training/08_watch.ipynb #b5ab2450
 class Watch:
@@ -36,13 +37,16 @@ class Watch:
     ):
         self.log, self.file, self.board = list(earlier), None, None
         if folder is not None:
-            with atomic_path(folder / "train_log.jsonl") as temporary: temporary.write_text("".join(json.dumps(entry) + "\n" for entry in earlier), encoding="utf-8")
+            with atomic_path(folder / "train_log.jsonl") as temporary:
+                temporary.write_text("".join(json.dumps(entry) + "\n" for entry in earlier), encoding="utf-8")
             self.file = open(folder / "train_log.jsonl", "a", encoding="utf-8", buffering=1)
             if tensorboard: self.board = _board(folder / "tensorboard", len(earlier))
         self.bar = tqdm(total=total, initial=len(earlier), unit="step", mininterval=1, disable=not progress)
 
     def record(self,
-        entry: dict[str, float],    # of one step: step, epoch, lr, loss, grad_norm, temperature, images, seconds, images_per_s, data_share, perhaps recall
+        # of one step: step, epoch, lr, loss, grad_norm, temperature, images, seconds, images_per_s, data_share, perhaps
+        # recall
+        entry: dict[str, float],
     ) -> None:
         "Take down one step; its seconds hold neither validation nor the writing of states."
         self.log.append(entry)
@@ -61,8 +65,10 @@ class Watch:
             if open_end is not None: open_end.close()
 
 def _board(folder: Path, step: int) -> Any:
-    try: from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error: raise ImportError("tensorboard=True needs the package tensorboard: `pip install tensorboard`") from error
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError("tensorboard=True needs the package tensorboard: `pip install tensorboard`") from error
     return SummaryWriter(folder, purge_step=step)
 
 # %% ../../nbs/api/training/08_watch.ipynb #9da49e35
@@ -77,12 +83,25 @@ def held_out_recall(
     "Mean recall over facts at 1, 5 and 10, image to text and text to image, among `limit` held-out images."
     batch = next(data.batches(limit, seed, 0))
     encoder.model.eval()
-    def encoded(n: int, encode: Any) -> torch.Tensor: return torch.cat([encode(slice(i, i + batch_size)).float() for i in range(0, n, batch_size)])
-    image = encoded(len(batch.captions), lambda part: encode_image(encoder.model, preprocess(batch.images[part].to(encoder.device), encoder.mean, encoder.std)))
-    text = encoded(len(batch.captions), lambda part: encode_text(encoder.model, encoder.tokenizer(batch.captions[part]).to(encoder.device)))
+
+    def encoded(n: int, encode: Any) -> torch.Tensor:
+        return torch.cat([encode(slice(i, i + batch_size)).float() for i in range(0, n, batch_size)])
+
+    image = encoded(
+        len(batch.captions),
+        lambda part: encode_image(
+            encoder.model, preprocess(batch.images[part].to(encoder.device), encoder.mean, encoder.std)
+        ),
+    )
+    text = encoded(
+        len(batch.captions),
+        lambda part: encode_text(encoder.model, encoder.tokenizer(batch.captions[part]).to(encoder.device)),
+    )
     similarity, same = (image @ text.T).cpu(), same_facts(batch.facts)
     best = [scores.topk(min(10, len(scores))).indices for scores in (similarity, similarity.T)]
-    return 100 * sum(same.gather(1, found[:, :k]).any(1).double().mean().item() for found in best for k in (1, 5, 10)) / 6
+    return (
+        100 * sum(same.gather(1, found[:, :k]).any(1).double().mean().item() for found in best for k in (1, 5, 10)) / 6
+    )
 
 # %% ../../nbs/api/training/08_watch.ipynb #24551abf
 def curves(
@@ -91,13 +110,24 @@ def curves(
 ) -> Figure:                        # loss, learning rate, temperature, gradient norm, and recall where it was measured
     "How a training run went."
     frame = pd.DataFrame(log)
-    panels = {"loss": "loss (nats)", "lr": "learning rate", "temperature": "temperature τ", "grad_norm": "gradient norm", "recall": "held-out recall (%)"}
+    panels = {
+        "loss": "loss (nats)",
+        "lr": "learning rate",
+        "temperature": "temperature τ",
+        "grad_norm": "gradient norm",
+        "recall": "held-out recall (%)",
+    }
     panels = {column: label for column, label in panels.items() if column in frame}
     fig, axes = plt.subplots(1, len(panels), figsize=(2.75 * len(panels), 2.6), layout="constrained")
     for ax, (column, label) in zip(axes, panels.items()):
         noisy, measured = column in ("loss", "grad_norm"), frame[["step", column]].dropna()
         ax.plot(measured.step, measured[column], alpha=0.3 if noisy else 1, marker="o" if column == "recall" else None)
-        if noisy: ax.plot(frame.step, frame[column].rolling(max(1, len(frame) // 20), center=True, min_periods=1).mean(), color="C0")
+        if noisy:
+            ax.plot(
+                frame.step,
+                frame[column].rolling(max(1, len(frame) // 20), center=True, min_periods=1).mean(),
+                color="C0",
+            )
         ax.set(xlabel="step", ylabel=label)
     guessing = math.log(frame.images.iloc[0])
     axes[0].axhline(guessing, color="gray", linestyle=":")

@@ -14,12 +14,26 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from .common import check_path, element, list_files, make_record, not_empty, number_of, parse_xml, read_each, save_image, save_xml, text_of
+from sarclip.data.formats.common import (
+    check_path,
+    element,
+    list_files,
+    make_record,
+    not_empty,
+    number_of,
+    parse_xml,
+    read_each,
+    save_image,
+    save_xml,
+    text_of,
+)
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record
 
 # %% ../../../nbs/api/data/formats/atrnet.ipynb #1b05d7d9
-NAME = re.compile(r"(?:.*/)?(?P<split>train|val|test)/(?P<label>[^/]+)/(?P<band>X|KU)_(?P<pol>HH|HV|VH|VV)_(?P<depression>\d+)_(?P<azimuth>\d+)_(?P<id>\d+)\.tif")
+NAME = re.compile(
+    r"(?:.*/)?(?P<split>train|val|test)/(?P<label>[^/]+)/(?P<band>X|KU)_(?P<pol>HH|HV|VH|VV)_(?P<depression>\d+)_(?P<azimuth>\d+)_(?P<id>\d+)\.tif"
+)
 EXAMPLE = "SOC_40classes/train/Changfeng_Cheetah_CFA6473C/KU_HH_15_0_253993.tif"
 
 def atrnet_path(
@@ -41,21 +55,35 @@ def read_atrnet(
     options: dict | None = None,     # none are known
     problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
-    """Records of chips with their boxes: band, polarisation, depression, azimuth (deg), length (m), resolution (m), scene.
+    """Records of chips with their boxes: band, polarisation, depression, azimuth (deg), length (m), resolution (m),
+    scene.
 
     Raises FileNotFoundError, or ValueError naming a file whose name or XML does not parse.
     """
     root = Path(root)
     chips = list_files(root, (".tif",), problems, dataset)
-    return not_empty(read_each(chips, lambda path: _record(root, path, dataset), root, dataset, problems), root, "chips such as train/<vehicle>/KU_HH_15_0_253993.tif")
+    return not_empty(
+        read_each(chips, lambda path: _record(root, path, dataset), root, dataset, problems),
+        root,
+        "chips such as train/<vehicle>/KU_HH_15_0_253993.tif",
+    )
+
 
 def _record(root: Path, path: Path, dataset: str) -> Record:
     relative = path.relative_to(root).as_posix()
     name = NAME.fullmatch(relative)
     if name is None: raise Fault("strange_name", f"{path} is not named like an ATRNet-STAR chip, such as {EXAMPLE}")
-    sensor: dict[str, Any] = {"band": name["band"], "polarisation": name["pol"], "depression": float(name["depression"]), "azimuth": float(name["azimuth"])}
+    sensor: dict[str, Any] = {
+        "band": name["band"],
+        "polarisation": name["pol"],
+        "depression": float(name["depression"]),
+        "azimuth": float(name["azimuth"]),
+    }
     xml = path.with_suffix(".xml")
-    if not xml.exists(): return make_record(dataset, relative, pixels="tiff", labels=(name["label"],), sensor=sensor, split=name["split"])
+    if not xml.exists():
+        return make_record(
+            dataset, relative, pixels="tiff", labels=(name["label"],), sensor=sensor, split=name["split"]
+        )
     root_element = parse_xml(xml)
     objects = list(root_element.iter("object"))
     if not objects: raise Fault("missing_key", f"{xml} has no <object>; it is not an ATRNet-STAR annotation")
@@ -68,7 +96,10 @@ def _record(root: Path, path: Path, dataset: str) -> Record:
                        boxes=tuple(_box(o, xml) for o in objects), sensor=sensor, split=name["split"])
 
 def _box(vehicle: Element, path: Path) -> Box:
-    return Box(text_of(vehicle, ".//type", path), *(number_of(vehicle, f".//{corner}", path) for corner in ("xmin", "ymin", "xmax", "ymax")))
+    return Box(
+        text_of(vehicle, ".//type", path),
+        *(number_of(vehicle, f".//{corner}", path) for corner in ("xmin", "ymin", "xmax", "ymax")),
+    )
 
 # %% ../../../nbs/api/data/formats/atrnet.ipynb #ffcd171b
 def write_atrnet(
@@ -76,12 +107,29 @@ def write_atrnet(
     items: Iterable[tuple[Record, np.ndarray]],      # records and uint8 pixels (H, W)
     options: dict | None = None,                     # none are known
 ) -> None:
-    "Write chips and their XML (none for a record without boxes). Raises ValueError when a path does not follow the layout or contradicts its record."
+    """Write chips and their XML (none for a record without boxes). Raises ValueError when a path does not follow the
+    layout or contradicts its record."""
     for record, pixels in items:
         name = check_path(record, NAME, EXAMPLE)
-        stated = (record.labels, record.split, record.sensor["band"], record.sensor["polarisation"], record.sensor["depression"], record.sensor["azimuth"])
-        if stated != ((name["label"],), name["split"], name["band"], name["pol"], float(name["depression"]), float(name["azimuth"])):
-            raise ValueError(f"record {record.image_id} states other facts than its path; build the path with atrnet_path")
+        stated = (
+            record.labels,
+            record.split,
+            record.sensor["band"],
+            record.sensor["polarisation"],
+            record.sensor["depression"],
+            record.sensor["azimuth"],
+        )
+        if stated != (
+            (name["label"],),
+            name["split"],
+            name["band"],
+            name["pol"],
+            float(name["depression"]),
+            float(name["azimuth"]),
+        ):
+            raise ValueError(
+                f"record {record.image_id} states other facts than its path; build the path with atrnet_path"
+            )
         path = Path(root) / record.path
         save_image(path, pixels)
         if record.boxes: save_xml(path.with_suffix(".xml"), _annotation(record, pixels.shape))
@@ -90,10 +138,29 @@ def _annotation(record: Record, shape: tuple[int, ...]) -> Element:
     sensor = record.sensor
     size = element("size", element("height", shape[0]), element("width", shape[1]), element("depth", 1))
     length = [element("length", f"{sensor['length']:.17g}m")] if "length" in sensor else []
-    vehicles = [element("object", element("type", b.label), *length, element("bndbox", *(element(tag, value) for tag, value in
-                (("xmin", b.x0), ("ymin", b.y0), ("xmax", b.x1), ("ymax", b.y1))))) for b in record.boxes]
+    vehicles = [
+        element(
+            "object",
+            element("type", b.label),
+            *length,
+            element(
+                "bndbox",
+                *(
+                    element(tag, value)
+                    for tag, value in (("xmin", b.x0), ("ymin", b.y0), ("xmax", b.x1), ("ymax", b.y1))
+                ),
+            ),
+        )
+        for b in record.boxes
+    ]
     scene = [element("scene_name", sensor["scene"])] if "scene" in sensor else []
     resolution = [element("range_resolution", f"{sensor['resolution']:.17g}m")] if "resolution" in sensor else []
-    radar = element("sensor", element("band", sensor["band"]), element("polarization", sensor["polarisation"]), *resolution,
-                    element("depression_angle", f"{sensor['depression']:g}°"), element("target_azimuth_angle", f"{sensor['azimuth']:g}°"))
+    radar = element(
+        "sensor",
+        element("band", sensor["band"]),
+        element("polarization", sensor["polarisation"]),
+        *resolution,
+        element("depression_angle", f"{sensor['depression']:g}°"),
+        element("target_azimuth_angle", f"{sensor['azimuth']:g}°"),
+    )
     return element("annotation", element("filename", record.path.rsplit("/", 1)[-1]), size, *vehicles, *scene, radar)

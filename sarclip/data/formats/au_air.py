@@ -27,7 +27,8 @@ def read_au_air(
     options: dict | None = None,          # none are known
     problems: Problems | None = None,     # faulty frames are reported here and left out; None: the first one raises
 ) -> Iterator[Record]:
-    "Records in the order of the JSON; image files are not opened. Raises FileNotFoundError, or ValueError naming the file."
+    """Records in the order of the JSON; image files are not opened. Raises FileNotFoundError, or ValueError naming the
+    file."""
     return not_empty(_records(Path(root) / FILE, dataset, strict_unless(problems)), root, f"frames in its {FILE}")
 
 def _records(file: Path, dataset: str, problems: Problems) -> Iterator[Record]:
@@ -41,23 +42,37 @@ def _records(file: Path, dataset: str, problems: Problems) -> Iterator[Record]:
 def _names(content: Any, file: Path) -> list[str]:
     names = list_of(content, "categories", file)
     for name in names:
-        if not isinstance(name, str): raise Fault("wrong_type", f"{file} has the category {json.dumps(name)[:80]} where a text was expected")
+        if not isinstance(name, str):
+            raise Fault("wrong_type", f"{file} has the category {json.dumps(name)[:80]} where a text was expected")
     return names
 
 def _record(frame: Any, names: list[str], dataset: str, file: Path) -> Record:
     image, objects = keys_of(frame, ("image_name", "bbox"), file)
-    if not isinstance(image, str) or not isinstance(objects, list): raise Fault("wrong_type", f"{file} has the frame {image!r} where a name and a list of boxes were expected")
+    if not isinstance(image, str) or not isinstance(objects, list):
+        raise Fault("wrong_type", f"{file} has the frame {image!r} where a name and a list of boxes were expected")
     width, height = (frame.get(f"{key}:", frame.get(key)) for key in ("image_width", "image_height"))
-    try: size = None if None in (width, height) else (int(width), int(height))
-    except (TypeError, ValueError, OverflowError): raise Fault("not_a_number", f"{file} states {width!r} x {height!r} pixels for {image} where two numbers were expected") from None
-    return make_record(dataset, f"images/{image}", size=size, task="det", boxes=tuple(_box(o, names, file, image) for o in objects))
+    try:
+        size = None if None in (width, height) else (int(width), int(height))
+    except (TypeError, ValueError, OverflowError):
+        raise Fault(
+            "not_a_number", f"{file} states {width!r} x {height!r} pixels for {image} where two numbers were expected"
+        ) from None
+    return make_record(
+        dataset, f"images/{image}", size=size, task="det", boxes=tuple(_box(o, names, file, image) for o in objects)
+    )
+
 
 def _box(entry: Any, names: list[str], file: Path, image: str) -> Box:
     x, y, width, height, number = keys_of(entry, ("left", "top", "width", "height", "class"), file)
     # the millionth of a pixel: 0.1 + 0.2 shall be 0.3
-    if not isinstance(number, int) or not 0 <= number < len(names): raise Fault("unknown_class", f"{file} has a box of class {number!r} in {image}, expected 0 to {len(names) - 1}")
-    try: return Box(names[number], float(x), float(y), round(float(x) + float(width), 6), round(float(y) + float(height), 6))
-    except (TypeError, ValueError, OverflowError): raise Fault("bad_box", f"{file} has {str(entry)[:120]} in {image}, expected four numbers") from None
+    if not isinstance(number, int) or not 0 <= number < len(names):
+        raise Fault("unknown_class", f"{file} has a box of class {number!r} in {image}, expected 0 to {len(names) - 1}")
+    try:
+        return Box(
+            names[number], float(x), float(y), round(float(x) + float(width), 6), round(float(y) + float(height), 6)
+        )
+    except (TypeError, ValueError, OverflowError):
+        raise Fault("bad_box", f"{file} has {str(entry)[:120]} in {image}, expected four numbers") from None
 
 # %% ../../../nbs/api/data/formats/au_air.ipynb #d91b0d49
 def write_au_air(
@@ -65,19 +80,40 @@ def write_au_air(
     items: Iterable[tuple[Record, np.ndarray]],      # records with upright boxes; uint8 pixels
     options: dict | None = None,                     # none are known
 ) -> None:
-    "Write frames and the JSON. Raises ValueError when a path does not follow the layout, a record has a split or a box is oriented."
+    """Write frames and the JSON. Raises ValueError when a path does not follow the layout, a record has a split or a
+    box is oriented."""
     frames: list[Record] = []
     sizes: list[tuple[int, int]] = []
     for record, pixels in items:
-        if PurePosixPath(record.path).parent.as_posix() != "images": raise ValueError(f"record {record.image_id} does not lie in images/, where its format keeps frames")
-        if record.split: raise ValueError(f"record {record.image_id} is of split {record.split!r}, which AU-AIR cannot state")
+        if PurePosixPath(record.path).parent.as_posix() != "images":
+            raise ValueError(f"record {record.image_id} does not lie in images/, where its format keeps frames")
+        if record.split:
+            raise ValueError(f"record {record.image_id} is of split {record.split!r}, which AU-AIR cannot state")
         for b in record.boxes:
-            if b.polygon is not None: raise ValueError(f"record {record.image_id} has an oriented box of {b.label!r}, which AU-AIR cannot hold")
+            if b.polygon is not None:
+                raise ValueError(
+                    f"record {record.image_id} has an oriented box of {b.label!r}, which AU-AIR cannot hold"
+                )
         save_image(Path(root) / record.path, pixels)
         frames.append(record)
         sizes.append((pixels.shape[1], pixels.shape[0]))
     names = sorted({b.label for record in frames for b in record.boxes})
-    entries = [{"image_name": PurePosixPath(r.path).name, "image_width:": float(width), "image_height": float(height),
-                "bbox": [{"top": b.y0, "left": b.x0, "height": round(b.y1 - b.y0, 6), "width": round(b.x1 - b.x0, 6), "class": names.index(b.label)} for b in r.boxes]}
-               for r, (width, height) in zip(frames, sizes)]
+    entries = [
+        {
+            "image_name": PurePosixPath(r.path).name,
+            "image_width:": float(width),
+            "image_height": float(height),
+            "bbox": [
+                {
+                    "top": b.y0,
+                    "left": b.x0,
+                    "height": round(b.y1 - b.y0, 6),
+                    "width": round(b.x1 - b.x0, 6),
+                    "class": names.index(b.label),
+                }
+                for b in r.boxes
+            ],
+        }
+        for r, (width, height) in zip(frames, sizes)
+    ]
     save_bytes(Path(root) / FILE, json.dumps({"categories": names, "annotations": entries}).encode())

@@ -13,25 +13,45 @@ from typing import Any
 
 import numpy as np
 
-from .common import image_size, list_files, make_record, not_empty, read_each, read_text, save_bytes, save_image
+from sarclip.data.formats.common import (
+    image_size,
+    list_files,
+    make_record,
+    not_empty,
+    read_each,
+    read_text,
+    save_bytes,
+    save_image,
+)
 from ...core.problems import Fault, Problems, strict_unless
 from ...core.records import Box, Record
 
 # %% ../../../nbs/api/data/formats/box_lines.ipynb #b91d5522
-CARPK = {"image": "data/Images/{name}.png", "boxes": "data/Annotations/{name}.txt",    # templates; {name}: of the file, {folder}: any number of folders, each with its "/"
-         "list": "data/ImageSets/{split}.txt",                                         # names of the images in each part, where there is such a file
-         "columns": "x0 y0 x1 y1 label", "classes": {"1": "car"}}                      # "width" and "height" may stand for x1 and y1, "-" for what is not needed
+# templates; {name}: of the file, {folder}: any number of folders, each with its "/"
+CARPK = {"image": "data/Images/{name}.png", "boxes": "data/Annotations/{name}.txt",
+         # names of the images in each part, where there is such a file
+         "list": "data/ImageSets/{split}.txt",
+         # "width" and "height" may stand for x1 and y1, "-" for what is not needed
+         "columns": "x0 y0 x1 y1 label", "classes": {"1": "car"}}
 SPLITS = ("train", "val", "test")
 
 def _settings(options: dict | None) -> dict[str, Any]:
     o = CARPK | (options or {})
     columns = o["columns"].split()
-    if sorted(set(columns) - {"-"}) not in (sorted(("label", "x0", "y0", "x1", "y1")), sorted(("label", "x0", "y0", "width", "height"))):
-        raise ValueError(f"option columns is {o['columns']!r}, expected label, x0, y0 and either x1, y1 or width, height, with - for the others")
+    if sorted(set(columns) - {"-"}) not in (
+        sorted(("label", "x0", "y0", "x1", "y1")),
+        sorted(("label", "x0", "y0", "width", "height")),
+    ):
+        raise ValueError(
+            f"option columns is {o['columns']!r}, expected label, x0, y0 and either x1, y1 or width, height, with - "
+            f"for the others"
+        )
     return o | {"columns": columns, "classes": {str(text): name for text, name in o["classes"].items()}}
 
 def _pattern(template: str) -> re.Pattern:
-    return re.compile(re.escape(template).replace(r"\{folder\}", "(?P<folder>(?:.*/)?)").replace(r"\{name\}", "(?P<name>[^/]+)"))
+    return re.compile(
+        re.escape(template).replace(r"\{folder\}", "(?P<folder>(?:.*/)?)").replace(r"\{name\}", "(?P<name>[^/]+)")
+    )
 
 # %% ../../../nbs/api/data/formats/box_lines.ipynb #4e3b2e00
 def read_box_lines(
@@ -40,37 +60,61 @@ def read_box_lines(
     options: dict | None = None,          # any of image, boxes, list, columns, classes; see CARPK
     problems: Problems | None = None,     # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
-    "Records with upright boxes; the split from the lists, where there are any. Raises FileNotFoundError, or ValueError naming file and line."
+    """Records with upright boxes; the split from the lists, where there are any. Raises FileNotFoundError, or
+    ValueError naming file and line."""
     root, o = Path(root), _settings(options)
     lists = {split: root / o["list"].format(split=split) for split in SPLITS}
     pattern, splits = _pattern(o["boxes"]), _splits(root, lists, dataset, strict_unless(problems))
     def record(path: Path) -> Record:
         place = pattern.fullmatch(path.relative_to(root).as_posix()).groupdict("")
         image = o["image"].format(**place)
-        if not (root / image).is_file(): raise Fault("missing_image", f"image {root / image} of {path} does not exist; fetch the dataset again")
+        if not (root / image).is_file():
+            raise Fault("missing_image", f"image {root / image} of {path} does not exist; fetch the dataset again")
         lines = read_text(path).split("\n")
         boxes = tuple(_box(line.strip(), o, path, number) for number, line in enumerate(lines, 1) if line.strip())
-        return make_record(dataset, image, size=image_size(root / image), task="det", boxes=boxes, split=splits.get(place["name"], ""),
-                           pixels="tiff" if image.lower().endswith((".tif", ".tiff")) else "image")
-    texts = (path for path in list_files(root, (Path(o["boxes"]).suffix.lower(),), problems, dataset) if path not in lists.values() and pattern.fullmatch(path.relative_to(root).as_posix()))
+        return make_record(
+            dataset,
+            image,
+            size=image_size(root / image),
+            task="det",
+            boxes=boxes,
+            split=splits.get(place["name"], ""),
+            pixels="tiff" if image.lower().endswith((".tif", ".tiff")) else "image",
+        )
+
+    texts = (
+        path
+        for path in list_files(root, (Path(o["boxes"]).suffix.lower(),), problems, dataset)
+        if path not in lists.values() and pattern.fullmatch(path.relative_to(root).as_posix())
+    )
     return not_empty(read_each(texts, record, root, dataset, problems), root, f"texts such as {o['boxes']}")
 
 def _splits(root: Path, lists: dict[str, Path], dataset: str, problems: Problems) -> dict[str, str]:    # name -> split
     splits: dict[str, str] = {}
     for split, file in lists.items():
         if not file.is_file(): continue
-        with problems.file(dataset, file.relative_to(root).as_posix()): splits |= {name.strip(): split for name in read_text(file).split("\n") if name.strip()}
+        with problems.file(dataset, file.relative_to(root).as_posix()):
+            splits |= {name.strip(): split for name in read_text(file).split("\n") if name.strip()}
     return splits
 
 def _box(line: str, o: dict[str, Any], path: Path, number: int) -> Box:
     columns = o["columns"]
     fields = dict(zip(columns, parts := re.split(r"[,\s]+", line.rstrip(","))))
-    if len(parts) != len(columns): raise Fault("bad_line", f"{path} line {number} is {line!r}, expected {' '.join(columns)}")
-    if fields["label"] not in o["classes"]: raise Fault("unknown_class", f"{path} line {number} has the class {fields['label']!r}, expected one of {', '.join(o['classes'])}")
-    try: n = {name: float(text) for name, text in fields.items() if name not in ("label", "-")}
-    except ValueError: raise Fault("not_a_number", f"{path} line {number} is {line!r}, expected {' '.join(columns)}") from None
+    if len(parts) != len(columns):
+        raise Fault("bad_line", f"{path} line {number} is {line!r}, expected {' '.join(columns)}")
+    if fields["label"] not in o["classes"]:
+        raise Fault(
+            "unknown_class",
+            f"{path} line {number} has the class {fields['label']!r}, expected one of {', '.join(o['classes'])}",
+        )
+    try:
+        n = {name: float(text) for name, text in fields.items() if name not in ("label", "-")}
+    except ValueError:
+        raise Fault("not_a_number", f"{path} line {number} is {line!r}, expected {' '.join(columns)}") from None
     # the millionth of a pixel: 0.1 + 0.2 shall be 0.3
-    right, bottom = (n["x1"], n["y1"]) if "x1" in n else (round(n["x0"] + n["width"], 6), round(n["y0"] + n["height"], 6))
+    right, bottom = (
+        (n["x1"], n["y1"]) if "x1" in n else (round(n["x0"] + n["width"], 6), round(n["y0"] + n["height"], 6))
+    )
     return Box(o["classes"][fields["label"]], n["x0"], n["y0"], right, bottom)
 
 # %% ../../../nbs/api/data/formats/box_lines.ipynb #03516651
@@ -79,7 +123,8 @@ def write_box_lines(
     items: Iterable[tuple[Record, np.ndarray]],      # records with upright boxes; uint8 pixels
     options: dict | None = None,                     # as for the reader
 ) -> None:
-    "Write images, texts and lists. Raises ValueError when a path does not follow the layout, a box is oriented or of an unlisted class."
+    """Write images, texts and lists. Raises ValueError when a path does not follow the layout, a box is oriented or of
+    an unlisted class."""
     o = _settings(options)
     texts = {name: text for text, name in o["classes"].items()}
     lists: dict[str, list[str]] = {}
@@ -87,13 +132,28 @@ def write_box_lines(
         match = _pattern(o["image"]).fullmatch(record.path)
         if match is None: raise ValueError(f"path {record.path!r} does not follow the layout {o['image']!r}")
         for b in record.boxes:
-            if b.polygon is not None or b.label not in texts: raise ValueError(f"record {record.image_id} has a box of {b.label!r} that is oriented or none of {', '.join(texts)}")
+            if b.polygon is not None or b.label not in texts:
+                raise ValueError(
+                    f"record {record.image_id} has a box of {b.label!r} that is oriented or none of {', '.join(texts)}"
+                )
         save_image(Path(root) / record.path, pixels)
-        save_bytes(Path(root) / o["boxes"].format(**match.groupdict("")), "".join(_line(b, o["columns"], texts) for b in record.boxes).encode())
+        save_bytes(
+            Path(root) / o["boxes"].format(**match.groupdict("")),
+            "".join(_line(b, o["columns"], texts) for b in record.boxes).encode(),
+        )
         if record.split: lists.setdefault(record.split, []).append(match["name"])
-    for split, names in lists.items(): save_bytes(Path(root) / o["list"].format(split=split), "".join(f"{name}\n" for name in names).encode())
+    for split, names in lists.items():
+        save_bytes(Path(root) / o["list"].format(split=split), "".join(f"{name}\n" for name in names).encode())
+
 
 def _line(b: Box, columns: list[str], texts: dict[str, str]) -> str:
-    numbers = {"x0": b.x0, "y0": b.y0, "x1": b.x1, "y1": b.y1, "width": round(b.x1 - b.x0, 6), "height": round(b.y1 - b.y0, 6)}
+    numbers = {
+        "x0": b.x0,
+        "y0": b.y0,
+        "x1": b.x1,
+        "y1": b.y1,
+        "width": round(b.x1 - b.x0, 6),
+        "height": round(b.y1 - b.y0, 6),
+    }
     fields = {name: f"{value:.17g}" for name, value in numbers.items()} | {"label": texts[b.label], "-": "0"}
     return " ".join(fields[column] for column in columns) + "\n"

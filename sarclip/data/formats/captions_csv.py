@@ -19,7 +19,8 @@ from ...core.problems import Fault, Problems, strict_unless
 from ...core.records import Record
 
 # %% ../../../nbs/api/data/formats/captions_csv.ipynb #1a57beda
-COLUMNS = (("image", "caption"), ("imgpath", "caption"), ("filepath", "title"))    # ours, SARCLIP's release, OpenCLIP's default
+# ours, SARCLIP's release, OpenCLIP's default
+COLUMNS = (("image", "caption"), ("imgpath", "caption"), ("filepath", "title"))
 SPLITS = ("train", "val", "test")
 
 def read_rows(
@@ -27,10 +28,13 @@ def read_rows(
     problems: Problems | None = None,     # receives rows that cannot be used; None: the first one raises
     dataset: str = "",                    # key in the manifest, for the report
     where: str = "",                      # the file as the report shall name it
-) -> Iterator[tuple[int, list[str]]]:     # number of the row's first line, and its fields, as many as the header has; the header comes first
-    "Rows of a table that are not empty. Raises FileNotFoundError, or ValueError naming file and line: for the header always, for a row without `problems`."
+) -> Iterator[tuple[int, list[str]]]:    # number of the row's first line, and its fields, as many as the header has;
+                                         # the header comes first
+    """Rows of a table that are not empty. Raises FileNotFoundError, or ValueError naming file and line: for the header
+    always, for a row without `problems`."""
     problems, data = strict_unless(problems), read_annotation(path)
-    if b"\0" in data: raise Fault("bad_encoding", f"{path} is not UTF-8 (it has zero bytes, as UTF-16 does); convert it")
+    if b"\0" in data:
+        raise Fault("bad_encoding", f"{path} is not UTF-8 (it has zero bytes, as UTF-16 does); convert it")
     # bytes that are not UTF-8 become lone surrogates, so that only their rows are lost
     text = data.decode("utf-8-sig", "surrogateescape")
     width = 0
@@ -44,28 +48,46 @@ def read_rows(
             yield line, row
 
 def _check_row(row: list[str] | csv.Error, width: int, path: Path, line: int) -> None:
-    if isinstance(row, csv.Error): raise Fault("truncated_csv", f"{path} line {line} is not CSV ({row}); it may be truncated, fetch it again") from row
-    if width and len(row) != width: raise Fault("stray_columns", f"{path} line {line} has {len(row)} columns, its header {width}; a caption with separators must stand in quotes")
-    try: "".join(row).encode()
-    except UnicodeEncodeError: raise Fault("bad_encoding", f"{path} line {line} is not UTF-8; convert the file") from None
+    if isinstance(row, csv.Error):
+        raise Fault(
+            "truncated_csv", f"{path} line {line} is not CSV ({row}); it may be truncated, fetch it again"
+        ) from row
+    if width and len(row) != width:
+        raise Fault(
+            "stray_columns",
+            f"{path} line {line} has {len(row)} columns, its header {width}; a caption with separators must stand in "
+            f"quotes",
+        )
+    try:
+        "".join(row).encode()
+    except UnicodeEncodeError:
+        raise Fault("bad_encoding", f"{path} line {line} is not UTF-8; convert the file") from None
 
 # %% ../../../nbs/api/data/formats/captions_csv.ipynb #aecde1dd
 def read_captions_csv(
     root: Path,                           # dataset folder
     dataset: str,                         # key in the manifest
-    options: dict | None = None,          # {"captions": table, may hold {split}, default captions.csv; "images": folder before each path; "strip": what is cut off the front of each path;
-                                          #  "image_column", "caption_column": their names; "ignore": list of further columns}; a column "split" is used where there is one
-    problems: Problems | None = None,     # rows and tables that are left out are reported here; None: the first one raises
+    # {"captions": table, may hold {split}, default captions.csv; "images": folder before each path; "strip": what is
+    # cut off the front of each path;
+    options: dict | None = None,
+                                          # "image_column", "caption_column": their names; "ignore": list of further
+                                          # columns}; a column "split" is used where there is one
+    # rows and tables that are left out are reported here; None: the first one raises
+    problems: Problems | None = None,
 ) -> Iterator[Record]:
     """One record an image with all its captions, in the order of the rows; image files are not opened.
 
-    Raises FileNotFoundError, or ValueError naming the file: a broken table, columns nobody named, a row without text or of another length, a path that leaves the folder, an image in two splits.
+    Raises FileNotFoundError, or ValueError naming the file: a broken table, columns nobody named, a row without text or
+    of another length, a path that leaves the folder, an image in two splits.
     """
     root, problems = Path(root), strict_unless(problems)
     name = (options or {}).get("captions", "captions.csv")
     places = {split: root / name.format(split=split) for split in SPLITS} if "{split}" in name else {"": root / name}
     tables = {split: path for split, path in places.items() if path.is_file()}
-    if not tables: raise FileNotFoundError(f"none of {', '.join(str(path) for path in places.values())} exists; prepare the dataset first")
+    if not tables:
+        raise FileNotFoundError(
+            f"none of {', '.join(str(path) for path in places.values())} exists; prepare the dataset first"
+        )
     return not_empty(_records(root, dataset, tables, options or {}, problems), root, "captions")
 
 def _records(root: Path, dataset: str, tables: dict[str, Path], options: dict, problems: Problems) -> Iterator[Record]:
@@ -78,21 +100,52 @@ def _records(root: Path, dataset: str, tables: dict[str, Path], options: dict, p
             image_at, caption_at, split_at = _places(next(rows, (1, []))[1], options, table)
             for line, row in rows:
                 with problems.file(dataset, f"{where}, line {line}"):
-                    path, caption, part = _path(row[image_at], options, f"{table} line {line}"), row[caption_at].strip(), split if split_at is None else row[split_at].strip()
+                    path, caption, part = (
+                        _path(row[image_at], options, f"{table} line {line}"),
+                        row[caption_at].strip(),
+                        split if split_at is None else row[split_at].strip(),
+                    )
                     if not caption: raise Fault("empty_caption", f"{table} line {line} has no caption for {path}")
-                    if part not in ("", *SPLITS): raise Fault("unknown_split", f"{table} line {line} has the split {part!r}, expected one of {', '.join(SPLITS)}")
-                    if splits.setdefault(path, part) != part: raise Fault("two_splits", f"{table} line {line} puts {path} in split {part!r}, an earlier row in {splits[path]!r}")
+                    if part not in ("", *SPLITS):
+                        raise Fault(
+                            "unknown_split",
+                            f"{table} line {line} has the split {part!r}, expected one of {', '.join(SPLITS)}",
+                        )
+                    if splits.setdefault(path, part) != part:
+                        raise Fault(
+                            "two_splits",
+                            f"{table} line {line} puts {path} in split {part!r}, an earlier row in {splits[path]!r}",
+                        )
                     captions.setdefault(path, []).append(caption)
     for path, texts in captions.items():
-        yield make_record(dataset, path, pixels="tiff" if path.lower().endswith((".tif", ".tiff")) else "image", task="cap", captions=tuple(texts), split=splits[path])
+        yield make_record(
+            dataset,
+            path,
+            pixels="tiff" if path.lower().endswith((".tif", ".tiff")) else "image",
+            task="cap",
+            captions=tuple(texts),
+            split=splits[path],
+        )
 
-def _places(header: list[str], options: dict, path: Path) -> tuple[int, int, int | None]:    # where image, caption and split stand
+
+# where image, caption and split stand
+def _places(header: list[str], options: dict, path: Path) -> tuple[int, int, int | None]:
     given = options.get("image_column"), options.get("caption_column")
     pairs = [tuple(name or known for name, known in zip(given, pair)) for pair in COLUMNS]
     pair = next((pair for pair in pairs if set(pair) <= set(header)), None)
-    if pair is None: raise Fault("missing_column", f"{path} has the columns {header}, expected {' or '.join(str(list(p)) for p in dict.fromkeys(pairs))}; name its columns in the manifest's reader options")
+    if pair is None:
+        raise Fault(
+            "missing_column",
+            f"{path} has the columns {header}, expected {' or '.join(str(list(p)) for p in dict.fromkeys(pairs))}; "
+            f"name its columns in the manifest's reader options",
+        )
     stray = [name for name in header if name not in (*pair, "split", *options.get("ignore", ()))]
-    if stray or len(set(header)) < len(header): raise Fault("stray_columns", f"{path} has the columns {header}, expected {list(pair)}; list the others under ignore in the manifest's reader options")
+    if stray or len(set(header)) < len(header):
+        raise Fault(
+            "stray_columns",
+            f"{path} has the columns {header}, expected {list(pair)}; list the others under ignore in the manifest's "
+            f"reader options",
+        )
     return header.index(pair[0]), header.index(pair[1]), header.index("split") if "split" in header else None
 
 def _path(text: str, options: dict, where: str) -> str:
@@ -100,28 +153,44 @@ def _path(text: str, options: dict, where: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if not parts: raise Fault("missing_key", f"{where} names no image")
     if name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", name):
-        raise Fault("unsafe_path", f"{where} names the image {text!r}, expected a path below the dataset's folder; cut the front off with strip in the manifest's reader options")
+        raise Fault(
+            "unsafe_path",
+            f"{where} names the image {text!r}, expected a path below the dataset's folder; cut the front off with "
+            f"strip in the manifest's reader options",
+        )
     return "/".join([*filter(None, options.get("images", "").split("/")), *parts])
 
 # %% ../../../nbs/api/data/formats/captions_csv.ipynb #41b922c0
 def write_captions_csv(
     root: Path,                                      # folder to fill
     items: Iterable[tuple[Record, np.ndarray]],      # records with captions; uint8 pixels
-    options: dict | None = None,                     # as for the reader, and {"separator": "," or a tab}; columns image and caption where none are named, and split where records have one
+    # as for the reader, and {"separator": "," or a tab}; columns image and caption where none are named, and split
+    # where records have one
+    options: dict | None = None,
 ) -> None:
-    "Write images and the table, or one table a split. Raises ValueError when a path does not follow the layout or a record lacks captions."
+    """Write images and the table, or one table a split. Raises ValueError when a path does not follow the layout or a
+    record lacks captions."""
     options = options or {}
     name, folder = options.get("captions", "captions.csv"), options.get("images", "").strip("/")
     rows: dict[str, list[tuple[str, str, str]]] = {}
     for record, pixels in items:
         path = options.get("strip", "") + record.path.removeprefix(folder + "/" if folder else "")
-        if _path(path, options, name) != record.path: raise ValueError(f"path {record.path!r} would be read back as {_path(path, options, name)!r}; it needs the folder {folder!r} and no spaces at its ends, backslashes or empty parts")
-        if not record.captions or ("{split}" in name and not record.split): raise ValueError(f"record {record.image_id} needs captions, and a split where there is a table for each")
+        if _path(path, options, name) != record.path:
+            raise ValueError(
+                f"path {record.path!r} would be read back as {_path(path, options, name)!r}; it needs the folder "
+                f"{folder!r} and no spaces at its ends, backslashes or empty parts"
+            )
+        if not record.captions or ("{split}" in name and not record.split):
+            raise ValueError(f"record {record.image_id} needs captions, and a split where there is a table for each")
         save_image(Path(root) / record.path, pixels)
-        rows.setdefault(name.format(split=record.split), []).extend((path, caption, record.split) for caption in record.captions)
+        rows.setdefault(name.format(split=record.split), []).extend(
+            (path, caption, record.split) for caption in record.captions
+        )
     with_split = "{split}" not in name and any(split for lines in rows.values() for *_, split in lines)
     header = (options.get("image_column", "image"), options.get("caption_column", "caption"), "split")
     for file, lines in rows.items():
         buffer = io.StringIO(newline="")
-        csv.writer(buffer, delimiter=options.get("separator", ",")).writerows(row if with_split else row[:2] for row in (header, *lines))
+        csv.writer(buffer, delimiter=options.get("separator", ",")).writerows(
+            row if with_split else row[:2] for row in (header, *lines)
+        )
         save_bytes(Path(root) / file, buffer.getvalue().encode())

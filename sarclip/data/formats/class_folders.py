@@ -22,25 +22,45 @@ SPLITS = ("train", "val", "test")
 def _facts(path: str, level: int) -> tuple[str, str]:    # class, split
     folders = PurePosixPath(path).parts[:-1]
     if not folders or (len(folders) == 1 and folders[0].lower() in SPLITS):
-        raise Fault("strange_name", f"image {path!r} lies in no class folder; this format needs <class>/<image> or <split>/<class>/<image>")
+        raise Fault(
+            "strange_name",
+            f"image {path!r} lies in no class folder; this format needs <class>/<image> or <split>/<class>/<image>",
+        )
     split = next((part for part in folders[:-1] if part.lower() in SPLITS), "")
     classes = [part for part in folders if part != split]
-    if not -len(classes) <= level < len(classes): raise Fault("strange_name", f"image {path!r} lies in {len(classes)} folders, so none has the level {level} that the option asks for")
+    if not -len(classes) <= level < len(classes):
+        raise Fault(
+            "strange_name",
+            f"image {path!r} lies in {len(classes)} folders, so none has the level {level} that the option asks for",
+        )
     return classes[level], split.lower()
 
 def read_class_folders(
     root: Path,                      # folder with one folder a class
     dataset: str,                    # key in the manifest
-    options: dict | None = None,     # {"level": which of the folders is the class: -1, the default, right above the image, or 0, the first}
+    # {"level": which of the folders is the class: -1, the default, right above the image, or 0, the first}
+    options: dict | None = None,
     problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
-    "Records whose class is their folder; image files are not opened. Raises FileNotFoundError, or ValueError naming an image outside of any class folder."
+    """Records whose class is their folder; image files are not opened. Raises FileNotFoundError, or ValueError naming
+    an image outside of any class folder."""
     root, level = Path(root), int((options or {}).get("level", -1))
     def record(path: Path) -> Record:
         relative = path.relative_to(root).as_posix()
         label, split = _facts(relative, level)
-        return make_record(dataset, relative, pixels="tiff" if path.suffix.lower() in (".tif", ".tiff") else "image", labels=(label,), split=split)
-    return not_empty(read_each(list_files(root, ENDINGS, problems, dataset), record, root, dataset, problems), root, "images in class folders")
+        return make_record(
+            dataset,
+            relative,
+            pixels="tiff" if path.suffix.lower() in (".tif", ".tiff") else "image",
+            labels=(label,),
+            split=split,
+        )
+
+    return not_empty(
+        read_each(list_files(root, ENDINGS, problems, dataset), record, root, dataset, problems),
+        root,
+        "images in class folders",
+    )
 
 # %% ../../../nbs/api/data/formats/class_folders.ipynb #3c907544
 def write_class_folders(
@@ -51,5 +71,9 @@ def write_class_folders(
     "Write images into class folders. Raises ValueError when a record's class or split contradicts its path."
     for record, pixels in items:
         label, split = _facts(record.path, int((options or {}).get("level", -1)))
-        if (record.labels, record.split) != ((label,), split): raise ValueError(f"record {record.image_id} states class and split {record.labels}, {record.split!r}; its path says {label!r}, {split!r}")
+        if (record.labels, record.split) != ((label,), split):
+            raise ValueError(
+                f"record {record.image_id} states class and split {record.labels}, {record.split!r}; its path says "
+                f"{label!r}, {split!r}"
+            )
         save_image(Path(root) / record.path, pixels)

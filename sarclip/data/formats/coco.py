@@ -27,13 +27,22 @@ def load_json(
 ) -> Any:                        # its content
     "Parse a JSON file. Raises FileNotFoundError, or ValueError naming the file."
     path = Path(path)
-    if root is not None and not leads_inside(root, path): raise Fault("unsafe_link", f"{path} leads to {os.path.realpath(path)}, expected a file of this dataset; put a copy in its place")
+    if root is not None and not leads_inside(root, path):
+        raise Fault(
+            "unsafe_link",
+            f"{path} leads to {os.path.realpath(path)}, expected a file of this dataset; put a copy in its place",
+        )
     data = read_annotation(path)
     try: return orjson.loads(data)
     except orjson.JSONDecodeError: pass    # byte-order marks and NaN, which json reads
-    try: return json.loads(data)
-    except UnicodeDecodeError as error: raise Fault("bad_encoding", f"{path} is not valid JSON ({error}); convert it to UTF-8") from error
-    except (ValueError, RecursionError) as error: raise Fault("truncated_json", f"{path} is not valid JSON ({error}); it may be truncated, fetch it again") from error
+    try:
+        return json.loads(data)
+    except UnicodeDecodeError as error:
+        raise Fault("bad_encoding", f"{path} is not valid JSON ({error}); convert it to UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise Fault(
+            "truncated_json", f"{path} is not valid JSON ({error}); it may be truncated, fetch it again"
+        ) from error
 
 def key_of(
     entry: Any,     # what should be a JSON object
@@ -41,9 +50,14 @@ def key_of(
     path: Path,     # the file, for the error message
 ) -> Any:           # the value
     "Value of a key that must be there. Raises ValueError naming file, key and entry."
-    try: return entry[key]
+    try:
+        return entry[key]
     except (KeyError, TypeError, IndexError):
-        raise Fault("missing_key", f"{path} has no {key!r} in {json.dumps(entry)[:80]}; it is not the format its manifest entry names") from None
+        raise Fault(
+            "missing_key",
+            f"{path} has no {key!r} in {json.dumps(entry)[:80]}; it is not the format its manifest entry names",
+        ) from None
+
 
 def keys_of(
     entry: Any,               # what should be a JSON object
@@ -61,7 +75,8 @@ def list_of(
 ) -> list:          # the value
     "A list that must be there. Raises ValueError naming file, key and entry."
     value = key_of(entry, key, path)
-    if not isinstance(value, list): raise Fault("wrong_type", f"{path} has {key!r}: {json.dumps(value)[:80]} where a list was expected")
+    if not isinstance(value, list):
+        raise Fault("wrong_type", f"{path} has {key!r}: {json.dumps(value)[:80]} where a list was expected")
     return value
 
 # %% ../../../nbs/api/data/formats/coco.ipynb #5725c527
@@ -71,16 +86,21 @@ LAYOUT = {"annotations": "Annotations/{split}.json", "images": "JPEGImages/{spli
 def read_coco(
     root: Path,                      # dataset folder
     dataset: str,                    # key in the manifest
-    options: dict | None = None,     # {"annotations": path of a JSON with {split} in it, "images": folder of its images}
+    # {"annotations": path of a JSON with {split} in it, "images": folder of its images}
+    options: dict | None = None,
     problems: Problems | None = None,    # receives what cannot be used; None: the first one raises
 ) -> Iterator[Record]:
     """Records of every split whose JSON exists, in the order of its images; image files are not opened.
 
-    Raises FileNotFoundError, or ValueError naming the file: broken JSON, a missing key, an unknown category or image, a file listed twice.
+    Raises FileNotFoundError, or ValueError naming the file: broken JSON, a missing key, an unknown category or image, a
+    file listed twice.
     """
     root, layout, problems = Path(root), LAYOUT | (options or {}), strict_unless(problems)
     files = {split: root / layout["annotations"].format(split=split) for split in SPLITS}
-    if not any(f.is_file() for f in files.values()): raise FileNotFoundError(f"none of {', '.join(str(f) for f in files.values())} exists; prepare the dataset first")
+    if not any(f.is_file() for f in files.values()):
+        raise FileNotFoundError(
+            f"none of {', '.join(str(f) for f in files.values())} exists; prepare the dataset first"
+        )
     return not_empty(_records(root, files, dataset, layout["images"], problems), root, "images in its COCO files")
 
 def _records(root: Path, files: dict[str, Path], dataset: str, images: str, problems: Problems) -> Iterator[Record]:
@@ -97,11 +117,15 @@ def _records(root: Path, files: dict[str, Path], dataset: str, images: str, prob
             except FAULTS as error: problems.caught(error, dataset, f"{where}, image {place}")
             else: yield record
 
-def _contents(content: Any, file: Path, dataset: str, where: str, problems: Problems) -> tuple[list, dict[int | str, list[Box] | None]]:
+def _contents(
+    content: Any, file: Path, dataset: str, where: str, problems: Problems
+) -> tuple[list, dict[int | str, list[Box] | None]]:
     "The entries of the images, and each image's boxes by its id, None where one of them cannot be read."
     names = {_id(c, file): _name(c, file) for c in list_of(content, "categories", file)}
     listed = list_of(content, "images", file)
-    boxes: dict[int | str, list[Box]] = {image["id"]: [] for image in listed if isinstance(image, dict) and isinstance(image.get("id"), (int, str))}
+    boxes: dict[int | str, list[Box]] = {
+        image["id"]: [] for image in listed if isinstance(image, dict) and isinstance(image.get("id"), (int, str))
+    }
     spoilt = []
     for place, note in enumerate(list_of(content, "annotations", file)):
         try: image, box = _box(note, names, boxes, file)
@@ -113,52 +137,92 @@ def _contents(content: Any, file: Path, dataset: str, where: str, problems: Prob
 
 def _id(entry: Any, file: Path) -> int | str:
     number = key_of(entry, "id", file)
-    if not isinstance(number, (int, str)): raise Fault("wrong_type", f"{file} has the id {json.dumps(number)[:80]} where a number was expected")
+    if not isinstance(number, (int, str)):
+        raise Fault("wrong_type", f"{file} has the id {json.dumps(number)[:80]} where a number was expected")
     return number
 
 def _name(category: Any, file: Path) -> str:
     name = key_of(category, "name", file)
-    if not isinstance(name, str): raise Fault("wrong_type", f"{file} has a category with the name {json.dumps(name)[:80]} where a text was expected")
+    if not isinstance(name, str):
+        raise Fault(
+            "wrong_type", f"{file} has a category with the name {json.dumps(name)[:80]} where a text was expected"
+        )
     return name
 
-def _box(note: Any, names: dict[int | str, str], boxes: dict[int | str, list[Box]], file: Path) -> tuple[int | str, Box]:
+def _box(
+    note: Any, names: dict[int | str, str], boxes: dict[int | str, list[Box]], file: Path
+) -> tuple[int | str, Box]:
     image, category, bbox = keys_of(note, ("image_id", "category_id", "bbox"), file)
     try:
-        if image not in boxes: raise Fault("unknown_image", f"{file} has an annotation of image {image!r}, which it does not list")
-        if category not in names: raise Fault("unknown_class", f"{file} has an annotation of category {category!r}, which it does not list")
+        if image not in boxes:
+            raise Fault("unknown_image", f"{file} has an annotation of image {image!r}, which it does not list")
+        if category not in names:
+            raise Fault("unknown_class", f"{file} has an annotation of category {category!r}, which it does not list")
         x, y, width, height = map(float, bbox)
-    except Fault: raise
-    except (TypeError, ValueError, OverflowError): raise Fault("bad_box", f"{file} has bbox {str(bbox)[:80]} where four numbers were expected") from None
+    except Fault:
+        raise
+    except (TypeError, ValueError, OverflowError):
+        raise Fault("bad_box", f"{file} has bbox {str(bbox)[:80]} where four numbers were expected") from None
     # the millionth of a pixel: 0.1 + 0.2 shall be 0.3
     return image, Box(names[category], x, y, round(x + width, 6), round(y + height, 6))
 
-def _record(image: Any, boxes: dict[int | str, list[Box] | None], seen: set[str], file: Path, dataset: str, split: str, images: str) -> Record:
+def _record(
+    image: Any,
+    boxes: dict[int | str, list[Box] | None],
+    seen: set[str],
+    file: Path,
+    dataset: str,
+    split: str,
+    images: str,
+) -> Record:
     number, name, width, height = keys_of(image, ("id", "file_name", "width", "height"), file)
     if not (isinstance(name, str) and isinstance(width, int) and isinstance(height, int)):
-        raise Fault("wrong_type", f"{file} has the image {json.dumps(image)[:120]}, expected a text as file_name and whole numbers as width and height")
+        raise Fault(
+            "wrong_type",
+            f"{file} has the image {json.dumps(image)[:120]}, expected a text as file_name and whole numbers as width "
+            f"and height",
+        )
     if name in seen: raise Fault("duplicate_name", f"{file} lists the image {name} twice")
-    if _id(image, file) not in boxes: raise Fault("duplicate_id", f"{file} lists the image {name} under id {number}, which another image has")
+    if _id(image, file) not in boxes:
+        raise Fault("duplicate_id", f"{file} lists the image {name} under id {number}, which another image has")
     seen.add(name)
     found = boxes.pop(number)
-    if found is None: raise Fault("boxes_lost", f"{file} has an object in the image {name} that cannot be read, so a caption would count the others only")
-    return make_record(dataset, f"{images}/{name}", size=(width, height), task="det", pixels="tiff" if name.endswith((".tif", ".tiff")) else "image",
-                       boxes=tuple(found), split=split)
+    if found is None:
+        raise Fault(
+            "boxes_lost",
+            f"{file} has an object in the image {name} that cannot be read, so a caption would count the others only",
+        )
+    return make_record(
+        dataset,
+        f"{images}/{name}",
+        size=(width, height),
+        task="det",
+        pixels="tiff" if name.endswith((".tif", ".tiff")) else "image",
+        boxes=tuple(found),
+        split=split,
+    )
 
 # %% ../../../nbs/api/data/formats/coco.ipynb #44fbec44
 def write_coco(
     root: Path,                                      # folder to fill
     items: Iterable[tuple[Record, np.ndarray]],      # records with a split; uint8 pixels
-    options: dict | None = None,                     # as for the reader, and {"categories": class names in the order of their ids}
+    # as for the reader, and {"categories": class names in the order of their ids}
+    options: dict | None = None,
 ) -> None:
-    "Write images and one JSON a split. Raises ValueError when a path does not follow the layout or a box has a polygon."
+    """Write images and one JSON a split. Raises ValueError when a path does not follow the layout or a box has a
+    polygon."""
     options = options or {}
     layout = LAYOUT | {k: v for k, v in options.items() if k in LAYOUT}
     splits: dict[str, list[Record]] = {}
     for record, pixels in items:
         folder = layout["images"].format(split=record.split)
         if record.split not in SPLITS or not record.path.startswith(folder + "/"):
-            raise ValueError(f"record {record.image_id} of split {record.split!r} does not lie in {folder}/, where its format keeps it")
-        if any(b.polygon for b in record.boxes): raise ValueError(f"record {record.image_id} has an oriented box, which COCO cannot hold")
+            raise ValueError(
+                f"record {record.image_id} of split {record.split!r} does not lie in {folder}/, where its format "
+                f"keeps it"
+            )
+        if any(b.polygon for b in record.boxes):
+            raise ValueError(f"record {record.image_id} has an oriented box, which COCO cannot hold")
         save_image(Path(root) / record.path, pixels)
         splits.setdefault(record.split, []).append(record)
     found = sorted({b.label for records in splits.values() for r in records for b in r.boxes})
@@ -167,14 +231,37 @@ def write_coco(
     if unknown: raise ValueError(f"option categories does not list {sorted(unknown)}")
     for split, records in splits.items():
         file = Path(root) / layout["annotations"].format(split=split)
-        save_bytes(file, json.dumps(_content(records, layout["images"].format(split=split), categories), indent=1).encode())
+        save_bytes(
+            file, json.dumps(_content(records, layout["images"].format(split=split), categories), indent=1).encode()
+        )
+
 
 def _content(records: list[Record], folder: str, categories: list[str]) -> dict[str, list[dict]]:
     images, notes = [], []
     for i, r in enumerate(records):
         if r.size is None: raise ValueError(f"record {r.image_id} has no size, which COCO requires")
-        images.append({"id": i, "file_name": PurePosixPath(r.path).relative_to(folder).as_posix(), "width": r.size[0], "height": r.size[1]})
+        images.append(
+            {
+                "id": i,
+                "file_name": PurePosixPath(r.path).relative_to(folder).as_posix(),
+                "width": r.size[0],
+                "height": r.size[1],
+            }
+        )
         for b in r.boxes:
             width, height = round(b.x1 - b.x0, 6), round(b.y1 - b.y0, 6)
-            notes.append({"id": len(notes), "image_id": i, "category_id": categories.index(b.label), "bbox": [b.x0, b.y0, width, height], "area": width * height, "iscrowd": 0})
-    return {"images": images, "annotations": notes, "categories": [{"id": i, "name": name} for i, name in enumerate(categories)]}
+            notes.append(
+                {
+                    "id": len(notes),
+                    "image_id": i,
+                    "category_id": categories.index(b.label),
+                    "bbox": [b.x0, b.y0, width, height],
+                    "area": width * height,
+                    "iscrowd": 0,
+                }
+            )
+    return {
+        "images": images,
+        "annotations": notes,
+        "categories": [{"id": i, "name": name} for i, name in enumerate(categories)],
+    }

@@ -42,7 +42,8 @@ def list_files(
     problems: Problems | None = None,     # receives links that lead elsewhere; None: the first one raises
     dataset: str = "",                    # key in the manifest, for the report
 ) -> Iterator[Path]:                      # files in sorted order; hidden files and folders are passed over
-    "Files below `root`, each folder sorted by name. Raises FileNotFoundError when `root` is no folder, ValueError for a link that leads elsewhere."
+    """Files below `root`, each folder sorted by name. Raises FileNotFoundError when `root` is no folder, ValueError for
+    a link that leads elsewhere."""
     root = Path(root)
     if not root.is_dir(): raise FileNotFoundError(f"{root} is not a folder; prepare the dataset first")
     return _walk(root, root, suffixes, strict_unless(problems), dataset)
@@ -52,7 +53,15 @@ def _walk(folder: Path, root: Path, suffixes: tuple[str, ...], problems: Problem
     for entry in names:
         if entry.name.startswith("."): continue
         if entry.is_symlink() and (entry.is_dir() or not leads_inside(root, Path(entry.path))):
-            problems.add(Problem(dataset, Path(entry.path).relative_to(root).as_posix(), f"is a link to {os.readlink(entry.path)}, expected files of this dataset; passed over, put a copy in its place", "unsafe_link"))
+            problems.add(
+                Problem(
+                    dataset,
+                    Path(entry.path).relative_to(root).as_posix(),
+                    f"is a link to {os.readlink(entry.path)}, expected files of this dataset; passed over, put a copy "
+                    f"in its place",
+                    "unsafe_link",
+                )
+            )
         elif entry.is_dir(): yield from _walk(Path(entry.path), root, suffixes, problems, dataset)
         elif not suffixes or entry.name.lower().endswith(suffixes): yield Path(entry.path)
 
@@ -89,7 +98,8 @@ def not_empty(
     for record in records:
         found = True
         yield record
-    if not found: raise Fault("no_images", f"{root} holds no {what}; check the dataset's folder and its reader in the manifest")
+    if not found:
+        raise Fault("no_images", f"{root} holds no {what}; check the dataset's folder and its reader in the manifest")
 
 # %% ../../../nbs/api/data/formats/common.ipynb #e22a90a5
 def make_record(
@@ -123,9 +133,13 @@ def parse_xml_bytes(
     "Parse XML that declares no document type. Raises ValueError naming `path`."
     # UTF-16 would hide the declaration from a search of bytes; annotations are never UTF-16
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data or b"\0" in data:
-        raise Fault("unsafe_xml", f"{path} declares a document type or is not UTF-8; annotations need neither, so it was refused as unsafe")
+        raise Fault(
+            "unsafe_xml",
+            f"{path} declares a document type or is not UTF-8; annotations need neither, so it was refused as unsafe",
+        )
     try: return ElementTree.fromstring(data)
-    except (ElementTree.ParseError, LookupError, ValueError) as error:    # the last two: encodings the parser does not know
+    except (ElementTree.ParseError, LookupError, ValueError) as error:    # the last two: encodings the parser does not
+                                                                          # know
         kind = "truncated_xml" if isinstance(error, ElementTree.ParseError) and _is_utf8(data) else "bad_encoding"
         raise Fault(kind, f"{path} is not well-formed XML ({error}); it may be truncated, fetch it again") from error
 
@@ -139,8 +153,11 @@ def read_text(
 ) -> str:          # its text, perhaps none at all
     "Raises FileNotFoundError, or ValueError naming a file that is not UTF-8."
     data = Path(path).read_bytes()
-    try: return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error: raise Fault("bad_encoding", f"{path} is not UTF-8 text ({error}); convert it") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Fault("bad_encoding", f"{path} is not UTF-8 text ({error}); convert it") from error
+
 
 def child_of(
     element: ElementTree.Element,    # where to look
@@ -149,7 +166,10 @@ def child_of(
 ) -> ElementTree.Element:            # the first such child
     "A child that must be there. Raises ValueError naming file and tag."
     child = element.find(tag)
-    if child is None: raise Fault("missing_key", f"{path} has no <{tag}> in <{element.tag}>; it is not the format its manifest entry names")
+    if child is None:
+        raise Fault(
+            "missing_key", f"{path} has no <{tag}> in <{element.tag}>; it is not the format its manifest entry names"
+        )
     return child
 
 def text_of(
@@ -159,7 +179,10 @@ def text_of(
 ) -> str:                            # the text, stripped
     "Text of a child that must be there. Raises ValueError naming file and tag."
     text = element.findtext(tag)
-    if text is None: raise Fault("missing_key", f"{path} has no <{tag}> in <{element.tag}>; it is not the format its manifest entry names")
+    if text is None:
+        raise Fault(
+            "missing_key", f"{path} has no <{tag}> in <{element.tag}>; it is not the format its manifest entry names"
+        )
     return text.strip()
 
 def number_of(
@@ -173,14 +196,16 @@ def number_of(
     except ValueError:
         match = re.match(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text)
         value = float(match[0]) if match else math.nan
-    if not math.isfinite(value): raise Fault("not_a_number", f"{path} has <{tag}>{text}</{tag}> where a number was expected")
+    if not math.isfinite(value):
+        raise Fault("not_a_number", f"{path} has <{tag}>{text}</{tag}> where a number was expected")
     return value
 
 # %% ../../../nbs/api/data/formats/common.ipynb #ee5cce36
 def csv_rows(
     text: str,               # a table
     delimiter: str = ",",    # between its fields
-) -> Iterator[tuple[int, list[str] | csv.Error]]:    # number of the row's first line, from 1, and its fields, or why it cannot be read
+) -> Iterator[tuple[int, list[str] | csv.Error]]:    # number of the row's first line, from 1, and its fields, or why it
+                                                     # cannot be read
     "Rows of a CSV that are not empty, each on its own."
     lines, start = io.StringIO(text, newline="").readlines(), 0
     while start < len(lines):
@@ -220,7 +245,9 @@ def save_image(
     "Save 8-bit pixels. Raises ValueError for another type or shape."
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
         raise ValueError(f"{path} needs uint8 pixels of shape (H, W) or (H, W, 3), got {pixels.dtype} {pixels.shape}")
-    kind = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".bmp": "BMP"}.get(Path(path).suffix.lower())
+    kind = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".bmp": "BMP"}.get(
+        Path(path).suffix.lower()
+    )
     if kind is None: raise ValueError(f"{path} has an ending this project does not write; use .png, .jpg, .tif or .bmp")
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}))
@@ -233,8 +260,10 @@ def image_size(
     if not Path(path).is_file(): raise FileNotFoundError(f"image {path} does not exist")
     try:
         with Image.open(path) as image: return image.size
-    except Exception as error:    # decoders raise whatever they like; all of it means this file
-        raise Fault("unreadable_image", f"{path} is not a readable image; it may be truncated, fetch it again") from error
+    except Exception as error:  # decoders raise whatever they like; all of it means this file
+        raise Fault(
+            "unreadable_image", f"{path} is not a readable image; it may be truncated, fetch it again"
+        ) from error
 
 # %% ../../../nbs/api/data/formats/common.ipynb #8eb73de2
 def box_around(
@@ -253,5 +282,6 @@ def check_path(
 ) -> re.Match:
     "Match `record.path` against the native layout. Raises ValueError naming both."
     match = pattern.fullmatch(record.path)
-    if match is None: raise ValueError(f"path {record.path!r} does not follow the layout of its format, such as {example!r}")
+    if match is None:
+        raise ValueError(f"path {record.path!r} does not follow the layout of its format, such as {example!r}")
     return match

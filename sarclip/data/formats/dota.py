@@ -13,7 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from .common import box_around, check_path, image_size, list_files, make_record, not_empty, read_each, read_text, save_bytes, save_image
+from sarclip.data.formats.common import (
+    box_around,
+    check_path,
+    image_size,
+    list_files,
+    make_record,
+    not_empty,
+    read_each,
+    read_text,
+    save_bytes,
+    save_image,
+)
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record
 
@@ -37,36 +48,58 @@ def read_dota(
 ) -> Iterator[Record]:
     """Records with oriented boxes; resolution (m) from gsd.
 
-    One line that cannot be read leaves the whole image out: its captions would count the others only. Raises FileNotFoundError, or ValueError naming file and line.
+    One line that cannot be read leaves the whole image out: its captions would count the others only. Raises
+    FileNotFoundError, or ValueError naming file and line.
     """
     root = Path(root)
     labels = (path for path in list_files(root, (".txt",), problems, dataset) if path.parent.name == "labelTxt")
-    return not_empty(read_each(labels, lambda path: _record(root, path, dataset), root, dataset, problems), root, "label files such as labelTxt/P0001.txt")
+    return not_empty(
+        read_each(labels, lambda path: _record(root, path, dataset), root, dataset, problems),
+        root,
+        "label files such as labelTxt/P0001.txt",
+    )
+
 
 def _record(root: Path, path: Path, dataset: str) -> Record:
     folder = path.parent.parent / "images"
     image = next((folder / f"{path.stem}{e}" for e in ENDINGS if (folder / f"{path.stem}{e}").is_file()), None)
-    if image is None: raise Fault("missing_image", f"image {folder / path.stem} (one of {', '.join(ENDINGS)}) of {path} does not exist")
+    if image is None:
+        raise Fault(
+            "missing_image", f"image {folder / path.stem} (one of {', '.join(ENDINGS)}) of {path} does not exist"
+        )
     relative = image.relative_to(root).as_posix()
     boxes, sensor = [], {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.startswith("imagesource:") or not line.strip(): continue
         if line.startswith("gsd:"): sensor = _resolution(line, path)
         else: boxes.append(_box(line, path, number))
-    return make_record(dataset, relative, size=image_size(image), task="det", boxes=tuple(boxes), sensor=sensor,
-                       pixels="tiff" if image.suffix == ".tif" else "image", split=IMAGE.fullmatch(relative)["split"] or "")
+    return make_record(
+        dataset,
+        relative,
+        size=image_size(image),
+        task="det",
+        boxes=tuple(boxes),
+        sensor=sensor,
+        pixels="tiff" if image.suffix == ".tif" else "image",
+        split=IMAGE.fullmatch(relative)["split"] or "",
+    )
+
 
 def _resolution(line: str, path: Path) -> dict[str, Any]:
     text = line.partition(":")[2].strip()
     if text.lower() in ("", "null", "none", "nan"): return {}
-    try: return {"resolution": float(text)}
-    except ValueError: raise Fault("not_a_number", f"{path} has gsd:{text} where metres a pixel were expected") from None
+    try:
+        return {"resolution": float(text)}
+    except ValueError:
+        raise Fault("not_a_number", f"{path} has gsd:{text} where metres a pixel were expected") from None
+
 
 def _box(line: str, path: Path, number: int) -> Box:
     parts = line.split()
     try: values = [float(v) for v in parts[:8]]
     except ValueError: values = []
-    if len(values) != 8 or len(parts) not in (9, 10): raise Fault("bad_line", f"{path} line {number} is {line!r}, expected x1 y1 x2 y2 x3 y3 x4 y4 class difficult")
+    if len(values) != 8 or len(parts) not in (9, 10):
+        raise Fault("bad_line", f"{path} line {number} is {line!r}, expected x1 y1 x2 y2 x3 y3 x4 y4 class difficult")
     return box_around(parts[8], list(zip(values[::2], values[1::2])))
 
 # %% ../../../nbs/api/data/formats/dota.ipynb #f8f522f8
@@ -75,15 +108,27 @@ def write_dota(
     items: Iterable[tuple[Record, np.ndarray]],      # records with oriented boxes; uint8 pixels
     options: dict | None = None,                     # none are known
 ) -> None:
-    "Write images and label files. Raises ValueError when a path does not follow the layout, a box is not the one around four corners, or a class has a space."
+    """Write images and label files. Raises ValueError when a path does not follow the layout, a box is not the one
+    around four corners, or a class has a space."""
     for record, pixels in items:
         match = check_path(record, IMAGE, EXAMPLE)
-        if record.split != (match["split"] or ""): raise ValueError(f"record {record.image_id} is of split {record.split!r}, its path says {match['split']!r}")
+        if record.split != (match["split"] or ""):
+            raise ValueError(f"record {record.image_id} is of split {record.split!r}, its path says {match['split']!r}")
         lines = [f"gsd:{record.sensor['resolution']:.17g}"] if "resolution" in record.sensor else []
         for b in record.boxes:
-            if b.polygon is None or len(b.polygon) != 4 or b != box_around(b.label, list(b.polygon)) or len(b.label.split()) != 1:
-                raise ValueError(f"record {record.image_id} has a box of {b.label!r} that is not the upright box around four corners or whose class has a space")
+            if (
+                b.polygon is None
+                or len(b.polygon) != 4
+                or b != box_around(b.label, list(b.polygon))
+                or len(b.label.split()) != 1
+            ):
+                raise ValueError(
+                    f"record {record.image_id} has a box of {b.label!r} that is not the upright box around four "
+                    f"corners or whose class has a space"
+                )
             lines.append(" ".join(f"{v:.17g}" for corner in b.polygon for v in corner) + f" {b.label} 0")
         path = Path(root) / record.path
         save_image(path, pixels)
-        save_bytes(path.parent.parent / "labelTxt" / f"{path.stem}.txt", "".join(line + "\n" for line in lines).encode())
+        save_bytes(
+            path.parent.parent / "labelTxt" / f"{path.stem}.txt", "".join(line + "\n" for line in lines).encode()
+        )

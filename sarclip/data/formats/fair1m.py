@@ -13,7 +13,20 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from .common import box_around, check_path, element, list_files, make_record, not_empty, number_of, parse_xml, read_each, save_image, save_xml, text_of
+from sarclip.data.formats.common import (
+    box_around,
+    check_path,
+    element,
+    list_files,
+    make_record,
+    not_empty,
+    number_of,
+    parse_xml,
+    read_each,
+    save_image,
+    save_xml,
+    text_of,
+)
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record
 
@@ -37,13 +50,19 @@ def read_fair1m(
     "Records with oriented boxes; image files are not opened. Raises FileNotFoundError, or ValueError naming the file."
     root = Path(root)
     xmls = (path for path in list_files(root, (".xml",), problems, dataset) if path.parent.name == "labelXml")
-    return not_empty(read_each(xmls, lambda path: _record(root, path, dataset), root, dataset, problems), root, "annotations such as labelXml/0.xml")
+    return not_empty(
+        read_each(xmls, lambda path: _record(root, path, dataset), root, dataset, problems),
+        root,
+        "annotations such as labelXml/0.xml",
+    )
+
 
 def _record(root: Path, path: Path, dataset: str) -> Record:
     tree = parse_xml(path)
     image = (path.parent.parent / "images" / text_of(tree, "source/filename", path)).relative_to(root).as_posix()
     match = IMAGE.fullmatch(image)
-    if match is None: raise Fault("unsafe_path", f"{path} annotates {image!r}, expected a plain file name such as 0.tif")
+    if match is None:
+        raise Fault("unsafe_path", f"{path} annotates {image!r}, expected a plain file name such as 0.tif")
     size = int(number_of(tree, "size/width", path)), int(number_of(tree, "size/height", path))
     return make_record(dataset, image, size=size, task="det", boxes=tuple(_box(o, path) for o in tree.iter("object")),
                        pixels="tiff" if image.endswith(".tif") else "image", split=match["split"] or "")
@@ -51,7 +70,8 @@ def _record(root: Path, path: Path, dataset: str) -> Record:
 def _box(item: Element, path: Path) -> Box:
     points = [_point(p.text or "", path) for p in item.findall("points/point")]
     if len(points) > 1 and points[0] == points[-1]: points.pop()
-    if len(points) != 4: raise Fault("bad_polygon", f"{path} has an outline of {len(points)} points, expected four corners")
+    if len(points) != 4:
+        raise Fault("bad_polygon", f"{path} has an outline of {len(points)} points, expected four corners")
     return box_around(text_of(item, "possibleresult/name", path), points)
 
 def _point(text: str, path: Path) -> tuple[float, float]:
@@ -65,22 +85,44 @@ def write_fair1m(
     items: Iterable[tuple[Record, np.ndarray]],      # records with oriented boxes; uint8 pixels
     options: dict | None = None,                     # none are known
 ) -> None:
-    "Write images and their XML. Raises ValueError when a path does not follow the layout or a box is not the one around four corners."
+    """Write images and their XML. Raises ValueError when a path does not follow the layout or a box is not the one
+    around four corners."""
     for record, pixels in items:
         match = check_path(record, IMAGE, EXAMPLE)
-        if record.split != (match["split"] or ""): raise ValueError(f"record {record.image_id} is of split {record.split!r}, its path says {match['split']!r}")
+        if record.split != (match["split"] or ""):
+            raise ValueError(f"record {record.image_id} is of split {record.split!r}, its path says {match['split']!r}")
         for b in record.boxes:
             if b.polygon is None or len(b.polygon) != 4 or b != box_around(b.label, list(b.polygon)):
-                raise ValueError(f"record {record.image_id} has a box of {b.label!r} that is not the upright box around four corners; make it with box_around")
+                raise ValueError(
+                    f"record {record.image_id} has a box of {b.label!r} that is not the upright box around four "
+                    f"corners; make it with box_around"
+                )
         path = Path(root) / record.path
         save_image(path, pixels)
         save_xml(path.parent.parent / "labelXml" / f"{path.stem}.xml", _annotation(path.name, record, pixels.shape))
 
 def _annotation(name: str, record: Record, shape: tuple[int, ...]) -> Element:
-    size = element("size", element("width", shape[1]), element("height", shape[0]), element("depth", 1 if len(shape) == 2 else shape[2]))
-    return element("annotation", element("source", element("filename", name)), size, element("objects", *(_object(b) for b in record.boxes)))
+    size = element(
+        "size",
+        element("width", shape[1]),
+        element("height", shape[0]),
+        element("depth", 1 if len(shape) == 2 else shape[2]),
+    )
+    return element(
+        "annotation",
+        element("source", element("filename", name)),
+        size,
+        element("objects", *(_object(b) for b in record.boxes)),
+    )
+
 
 def _object(b: Box) -> Element:
     outline = [*b.polygon, b.polygon[0]]
-    return element("object", element("coordinate", "pixel"), element("type", "rectangle"), element("description", "None"),
-                   element("possibleresult", element("name", b.label)), element("points", *(element("point", f"{x:.17g},{y:.17g}") for x, y in outline)))
+    return element(
+        "object",
+        element("coordinate", "pixel"),
+        element("type", "rectangle"),
+        element("description", "None"),
+        element("possibleresult", element("name", b.label)),
+        element("points", *(element("point", f"{x:.17g},{y:.17g}") for x, y in outline)),
+    )

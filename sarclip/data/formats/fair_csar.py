@@ -14,7 +14,20 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from .common import box_around, check_path, element, list_files, make_record, not_empty, number_of, parse_xml, read_each, save_image, save_xml, text_of
+from sarclip.data.formats.common import (
+    box_around,
+    check_path,
+    element,
+    list_files,
+    make_record,
+    not_empty,
+    number_of,
+    parse_xml,
+    read_each,
+    save_image,
+    save_xml,
+    text_of,
+)
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record
 
@@ -37,28 +50,49 @@ def read_fair_csar(
     options: dict | None = None,     # none are known
     problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
-    """Records from the XML files: oriented boxes by fine class, polarisation, resolution (m), imaging mode, angle_incidence (deg) of the first target.
+    """Records from the XML files: oriented boxes by fine class, polarisation, resolution (m), imaging mode,
+    angle_incidence (deg) of the first target.
 
     Raises FileNotFoundError, or ValueError naming the file.
     """
     root = Path(root)
     xmls = (path for path in list_files(root, (".xml",), problems, dataset) if path.parent.name == "METAXmls")
-    return not_empty(read_each(xmls, lambda path: _record(root, path, dataset), root, dataset, problems), root, "annotations such as SL/train/METAXmls/<name>.xml")
+    return not_empty(
+        read_each(xmls, lambda path: _record(root, path, dataset), root, dataset, problems),
+        root,
+        "annotations such as SL/train/METAXmls/<name>.xml",
+    )
+
 
 def _record(root: Path, path: Path, dataset: str) -> Record:
     relative = path.relative_to(root)
     image = (relative.parent.parent / "PNGImages" / f"{path.stem}.png").as_posix()
     match = IMAGE.fullmatch(image)
-    if match is None: raise Fault("strange_name", f"{path} does not lie in train/METAXmls or test/METAXmls, such as the annotation of {EXAMPLE}")
+    if match is None:
+        raise Fault(
+            "strange_name",
+            f"{path} does not lie in train/METAXmls or test/METAXmls, such as the annotation of {EXAMPLE}",
+        )
     tree = parse_xml(path)
     targets = [e for e in tree.iter() if e.find("subCategory") is not None]
     sensor: dict[str, Any] = {}
     if tree.find(".//polarizationMode") is not None: sensor["polarisation"] = text_of(tree, ".//polarizationMode", path)
-    if tree.find(".//nominalResolution") is not None: sensor["resolution"] = number_of(tree, ".//nominalResolution", path)
+    if tree.find(".//nominalResolution") is not None:
+        sensor["resolution"] = number_of(tree, ".//nominalResolution", path)
     if tree.find(".//imgingMode") is not None: sensor["imaging_mode"] = text_of(tree, ".//imgingMode", path)
-    if tree.find(".//incidenceAngle") is not None: sensor["angle_incidence"] = number_of(tree, ".//incidenceAngle", path)
+    if tree.find(".//incidenceAngle") is not None:
+        sensor["angle_incidence"] = number_of(tree, ".//incidenceAngle", path)
     size = int(number_of(tree, ".//width", path)), int(number_of(tree, ".//height", path))
-    return make_record(dataset, image, size=size, task="det", boxes=tuple(_box(t, path) for t in targets), sensor=sensor, split=match["split"])
+    return make_record(
+        dataset,
+        image,
+        size=size,
+        task="det",
+        boxes=tuple(_box(t, path) for t in targets),
+        sensor=sensor,
+        split=match["split"],
+    )
+
 
 def _box(target: Element, path: Path) -> Box:
     corners = [(number_of(target, f".//x{i}", path), number_of(target, f".//y{i}", path)) for i in range(1, 5)]
@@ -70,13 +104,18 @@ def write_fair_csar(
     items: Iterable[tuple[Record, np.ndarray]],      # records with oriented boxes; uint8 pixels (H, W)
     options: dict | None = None,                     # none are known
 ) -> None:
-    "Write images and their XML. Raises ValueError when a path does not follow the layout or a box is not the one around four corners."
+    """Write images and their XML. Raises ValueError when a path does not follow the layout or a box is not the one
+    around four corners."""
     for record, pixels in items:
         match = check_path(record, IMAGE, EXAMPLE)
-        if record.split != match["split"]: raise ValueError(f"record {record.image_id} is of split {record.split!r}, its path says {match['split']!r}")
+        if record.split != match["split"]:
+            raise ValueError(f"record {record.image_id} is of split {record.split!r}, its path says {match['split']!r}")
         for b in record.boxes:
             if b.polygon is None or len(b.polygon) != 4 or b != box_around(b.label, list(b.polygon)):
-                raise ValueError(f"record {record.image_id} has a box of {b.label} that is not the upright box around four corners; make it with box_around")
+                raise ValueError(
+                    f"record {record.image_id} has a box of {b.label} that is not the upright box around four "
+                    f"corners; make it with box_around"
+                )
         path = Path(root) / record.path
         save_image(path, pixels)
         save_xml(path.parent.parent / "METAXmls" / f"{path.stem}.xml", _annotation(record, pixels.shape))
@@ -84,8 +123,28 @@ def write_fair_csar(
 def _annotation(record: Record, shape: tuple[int, ...]) -> Element:
     sensor = record.sensor
     def known(tag: str, key: str) -> list[Element]: return [element(tag, sensor[key])] if key in sensor else []
-    radar = element("imagingParameters", *known("imgingMode", "imaging_mode"), *known("nominalResolution", "resolution"), *known("polarizationMode", "polarisation"))
+
+    radar = element(
+        "imagingParameters",
+        *known("imgingMode", "imaging_mode"),
+        *known("nominalResolution", "resolution"),
+        *known("polarizationMode", "polarisation"),
+    )
     patch = element("patch", element("width", shape[1]), element("height", shape[0]))
-    targets = [element("object", element("subCategory", b.label), *known("incidenceAngle", "angle_incidence"),
-                       element("points", *(element(f"{axis}{i + 1}", corner[k]) for i, corner in enumerate(b.polygon) for k, axis in enumerate("xy")))) for b in record.boxes]
+    targets = [
+        element(
+            "object",
+            element("subCategory", b.label),
+            *known("incidenceAngle", "angle_incidence"),
+            element(
+                "points",
+                *(
+                    element(f"{axis}{i + 1}", corner[k])
+                    for i, corner in enumerate(b.polygon)
+                    for k, axis in enumerate("xy")
+                ),
+            ),
+        )
+        for b in record.boxes
+    ]
     return element("annotation", radar, patch, *targets)

@@ -13,7 +13,21 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from .common import check_path, element, list_files, make_record, not_empty, number_of, parse_xml, read_each, read_text, save_bytes, save_image, save_xml, text_of
+from sarclip.data.formats.common import (
+    check_path,
+    element,
+    list_files,
+    make_record,
+    not_empty,
+    number_of,
+    parse_xml,
+    read_each,
+    read_text,
+    save_bytes,
+    save_image,
+    save_xml,
+    text_of,
+)
 from ...core.problems import Problems, strict_unless
 from ...core.records import Box, Record
 
@@ -29,21 +43,36 @@ def read_hrsc(
     options: dict | None = None,          # none are known
     problems: Problems | None = None,     # faulty files are reported here and left out; None: the first one raises
 ) -> Iterator[Record]:
-    "Records with upright boxes whose class is the owner's number; image files are not opened. Raises FileNotFoundError, or ValueError naming the file."
+    """Records with upright boxes whose class is the owner's number; image files are not opened. Raises
+    FileNotFoundError, or ValueError naming the file."""
     root = Path(root)
     lists = {split: root / "ImageSets" / f"{split}.txt" for split in SPLITS}
     splits: dict[str, str] = {}
     for split, file in lists.items():
         if not file.is_file(): continue
-        with strict_unless(problems).file(dataset, file.relative_to(root).as_posix()): splits |= {name.strip(): split for name in read_text(file).split("\n") if name.strip()}
+        with strict_unless(problems).file(dataset, file.relative_to(root).as_posix()):
+            splits |= {name.strip(): split for name in read_text(file).split("\n") if name.strip()}
     found = list_files(root / "FullDataSet" / "Annotations", (".xml",), problems, dataset)
-    return not_empty(read_each(found, lambda path: _record(path, splits, dataset), root, dataset, problems), root, "annotations such as FullDataSet/Annotations/100000640.xml")
+    return not_empty(
+        read_each(found, lambda path: _record(path, splits, dataset), root, dataset, problems),
+        root,
+        "annotations such as FullDataSet/Annotations/100000640.xml",
+    )
+
 
 def _record(path: Path, splits: dict[str, str], dataset: str) -> Record:
     tree = parse_xml(path)
     image = f"FullDataSet/AllImages/{text_of(tree, 'Img_FileName', path)}.{text_of(tree, 'Img_FileFmt', path)}"
     size = int(number_of(tree, "Img_SizeWidth", path)), int(number_of(tree, "Img_SizeHeight", path))
-    return make_record(dataset, image, size=size, task="det", boxes=tuple(_box(item, path) for item in tree.iter("HRSC_Object")), split=splits.get(path.stem, ""))
+    return make_record(
+        dataset,
+        image,
+        size=size,
+        task="det",
+        boxes=tuple(_box(item, path) for item in tree.iter("HRSC_Object")),
+        split=splits.get(path.stem, ""),
+    )
+
 
 def _box(item: Element, path: Path) -> Box:
     return Box(text_of(item, "Class_ID", path), *(number_of(item, corner, path) for corner in CORNERS))
@@ -59,12 +88,30 @@ def write_hrsc(
     for record, pixels in items:
         match = check_path(record, IMAGE, EXAMPLE)
         for b in record.boxes:
-            if b.polygon is not None: raise ValueError(f"record {record.image_id} has an oriented box of {b.label!r}; this writer knows upright ones")
+            if b.polygon is not None:
+                raise ValueError(
+                    f"record {record.image_id} has an oriented box of {b.label!r}; this writer knows upright ones"
+                )
         save_image(Path(root) / record.path, pixels)
-        save_xml(Path(root) / "FullDataSet/Annotations" / f"{match['stem']}.xml", element("HRSC_Image", element("Img_FileName", match["stem"]), element("Img_FileFmt", match["kind"]),
-                 element("Img_SizeWidth", pixels.shape[1]), element("Img_SizeHeight", pixels.shape[0]), element("HRSC_Objects", *map(_object, record.boxes))))
+        save_xml(
+            Path(root) / "FullDataSet/Annotations" / f"{match['stem']}.xml",
+            element(
+                "HRSC_Image",
+                element("Img_FileName", match["stem"]),
+                element("Img_FileFmt", match["kind"]),
+                element("Img_SizeWidth", pixels.shape[1]),
+                element("Img_SizeHeight", pixels.shape[0]),
+                element("HRSC_Objects", *map(_object, record.boxes)),
+            ),
+        )
         if record.split: lists.setdefault(record.split, []).append(match["stem"])
-    for split, names in lists.items(): save_bytes(Path(root) / "ImageSets" / f"{split}.txt", "".join(f"{name}\n" for name in names).encode())
+    for split, names in lists.items():
+        save_bytes(Path(root) / "ImageSets" / f"{split}.txt", "".join(f"{name}\n" for name in names).encode())
+
 
 def _object(b: Box) -> Element:
-    return element("HRSC_Object", element("Class_ID", b.label), *(element(tag, value) for tag, value in zip(CORNERS, (b.x0, b.y0, b.x1, b.y1))))
+    return element(
+        "HRSC_Object",
+        element("Class_ID", b.label),
+        *(element(tag, value) for tag, value in zip(CORNERS, (b.x0, b.y0, b.x1, b.y1))),
+    )

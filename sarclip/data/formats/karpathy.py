@@ -19,20 +19,26 @@ from ...core.problems import FAULTS, Fault, Problems, strict_unless
 from ...core.records import Record
 
 # %% ../../../nbs/api/data/formats/karpathy.ipynb #b0ad5489
-SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}    # restval: validation images Karpathy gave back to training
+# restval: validation images Karpathy gave back to training
+SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 
 def read_karpathy(
     root: Path,                      # folder that holds the JSON and the images
     dataset: str,                    # key in the manifest
-    options: dict | None = None,     # {"annotations": JSON, default dataset_<dataset>.json; "images": folder, default images}
+    # {"annotations": JSON, default dataset_<dataset>.json; "images": folder, default images}
+    options: dict | None = None,
     problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
     """Records with human captions, in the order of the JSON.
 
-    Raises FileNotFoundError, or ValueError naming the file: broken JSON, a missing key, an unknown split, a file listed twice.
+    Raises FileNotFoundError, or ValueError naming the file: broken JSON, a missing key, an unknown split, a file listed
+    twice.
     """
     file, images = _places(Path(root), dataset, options)
-    return not_empty(_records(Path(root), file, dataset, images, strict_unless(problems)), root, f"images in {file.name}")
+    return not_empty(
+        _records(Path(root), file, dataset, images, strict_unless(problems)), root, f"images in {file.name}"
+    )
+
 
 def _places(root: Path, dataset: str, options: dict | None) -> tuple[Path, str]:
     o = {"annotations": f"dataset_{dataset}.json", "images": "images"} | (options or {})
@@ -48,13 +54,21 @@ def _records(root: Path, file: Path, dataset: str, images: str, problems: Proble
 def _record(file: Path, dataset: str, images: str, image: Any, seen: set[str]) -> Record:
     name, split = key_of(image, "filename", file), key_of(image, "split", file)
     if not isinstance(name, str): raise Fault("wrong_type", f"{file} has the filename {name!r} where text was expected")
-    if not isinstance(split, str) or split not in SPLITS: raise Fault("unknown_split", f"{file} puts {name} in the split {split!r}, expected one of {', '.join(SPLITS)}")
+    if not isinstance(split, str) or split not in SPLITS:
+        raise Fault("unknown_split", f"{file} puts {name} in the split {split!r}, expected one of {', '.join(SPLITS)}")
     if name in seen: raise Fault("duplicate_name", f"{file} lists the image {name} twice")
     sentences = [key_of(sentence, "raw", file) for sentence in list_of(image, "sentences", file)]
-    if not all(isinstance(s, str) for s in sentences): raise Fault("wrong_type", f"{file} has a sentence of {name} that is no text")
+    if not all(isinstance(s, str) for s in sentences):
+        raise Fault("wrong_type", f"{file} has a sentence of {name} that is no text")
     seen.add(name)
-    return make_record(dataset, f"{images}/{name}", pixels="tiff" if name.lower().endswith((".tif", ".tiff")) else "image",
-                       task="cap", captions=tuple(s.strip() for s in sentences), split=SPLITS[split])
+    return make_record(
+        dataset,
+        f"{images}/{name}",
+        pixels="tiff" if name.lower().endswith((".tif", ".tiff")) else "image",
+        task="cap",
+        captions=tuple(s.strip() for s in sentences),
+        split=SPLITS[split],
+    )
 
 # %% ../../../nbs/api/data/formats/karpathy.ipynb #6119fe6d
 def write_karpathy(
@@ -62,16 +76,30 @@ def write_karpathy(
     items: Iterable[tuple[Record, np.ndarray]],      # records of one dataset with captions and a split; uint8 pixels
     options: dict | None = None,                     # as for the reader
 ) -> None:
-    "Write images and the JSON. Raises ValueError when a path does not follow the layout, or a record lacks captions or a split."
+    """Write images and the JSON. Raises ValueError when a path does not follow the layout, or a record lacks captions
+    or a split."""
     images: list[dict[str, Any]] = []
     dataset = ""
     for record, pixels in items:
         dataset = record.dataset
         path, folder = PurePosixPath(record.path), _places(Path(root), dataset, options)[1]
-        if path.parent.as_posix() != folder: raise ValueError(f"record {record.image_id} does not lie in {folder}/, where its format keeps images")
-        if not record.captions or record.split not in SPLITS.values(): raise ValueError(f"record {record.image_id} needs captions and the split train, val or test")
+        if path.parent.as_posix() != folder:
+            raise ValueError(f"record {record.image_id} does not lie in {folder}/, where its format keeps images")
+        if not record.captions or record.split not in SPLITS.values():
+            raise ValueError(f"record {record.image_id} needs captions and the split train, val or test")
         save_image(Path(root) / record.path, pixels)
-        images.append({"filename": path.name, "imgid": len(images), "split": record.split,
-                       "sentences": [{"raw": c, "tokens": c.lower().rstrip(" .").split(), "imgid": len(images)} for c in record.captions]})
+        images.append(
+            {
+                "filename": path.name,
+                "imgid": len(images),
+                "split": record.split,
+                "sentences": [
+                    {"raw": c, "tokens": c.lower().rstrip(" .").split(), "imgid": len(images)} for c in record.captions
+                ],
+            }
+        )
     if not images: raise ValueError(f"there are no images to write to {root}")
-    save_bytes(_places(Path(root), dataset, options)[0], json.dumps({"images": images, "dataset": dataset}, ensure_ascii=False).encode())
+    save_bytes(
+        _places(Path(root), dataset, options)[0],
+        json.dumps({"images": images, "dataset": dataset}, ensure_ascii=False).encode(),
+    )

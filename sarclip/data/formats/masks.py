@@ -31,16 +31,19 @@ def boxes_of_mask(
         pieces, _ = label(mask == number, np.ones((3, 3)))
         areas = np.bincount(pieces.ravel())
         for piece, (rows, columns) in enumerate(find_objects(pieces), 1):
-            if areas[piece] >= min_area: boxes.append(Box(name, float(columns.start), float(rows.start), float(columns.stop), float(rows.stop)))
+            if areas[piece] >= min_area:
+                boxes.append(Box(name, float(columns.start), float(rows.start), float(columns.stop), float(rows.stop)))
     return tuple(boxes)
 
 # %% ../../../nbs/api/data/formats/masks.ipynb #5a5b7c0a
 LOVEDA = {2: "building", 3: "road", 4: "water", 5: "barren", 6: "forest", 7: "agricultural"}
 SPLITS = ("train", "val", "test")
 
-LAYOUT = {"image": "{folder}images_png/{name}.png", "mask": "{folder}masks_png/{name}.png"}    # folder: any number of folders, each with its "/"; name: of the file
+# folder: any number of folders, each with its "/"; name: of the file
+LAYOUT = {"image": "{folder}images_png/{name}.png", "mask": "{folder}masks_png/{name}.png"}
 
-def _settings(options: dict | None) -> tuple[str, str, dict[int, str], int]:    # templates of image and mask, classes by number, smallest area
+# templates of image and mask, classes by number, smallest area
+def _settings(options: dict | None) -> tuple[str, str, dict[int, str], int]:
     defaults = LAYOUT | {"classes": LOVEDA, "min_area": 1}
     unknown = set(options or {}) - set(defaults)
     if unknown: raise ValueError(f"masks have no option {sorted(unknown)[0]!r}, expected {', '.join(defaults)}")
@@ -52,12 +55,17 @@ def _number(value: int | str) -> int:
     return int(value[1:], 16) if str(value).startswith("#") else int(value)
 
 def _pattern(template: str) -> re.Pattern:
-    return re.compile(re.escape(template).replace(r"\{folder\}", "(?P<folder>(?:.*/)?)").replace(r"\{name\}", "(?P<name>[^/]+)"))
+    return re.compile(
+        re.escape(template).replace(r"\{folder\}", "(?P<folder>(?:.*/)?)").replace(r"\{name\}", "(?P<name>[^/]+)")
+    )
+
 
 def read_masks(
     root: Path,                      # dataset folder
     dataset: str,                    # key in the manifest
-    options: dict | None = None,     # {"image", "mask": templates as in LAYOUT; "classes": number or "#rrggbb" -> name; "min_area": pixels}; default LoveDA's
+    # {"image", "mask": templates as in LAYOUT; "classes": number or "#rrggbb" -> name; "min_area": pixels}; default
+    # LoveDA's
+    options: dict | None = None,
     problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
     """Records with a box for each connected piece of a class; the split from a folder named Train, Val or Test.
@@ -70,18 +78,35 @@ def read_masks(
     def record(path: Path) -> Record:
         pixels = _read_mask(path)
         place = image.format(**pattern.fullmatch(path.relative_to(root).as_posix()).groupdict(""))
-        return make_record(dataset, place, size=(pixels.shape[1], pixels.shape[0]), task="det", boxes=boxes_of_mask(pixels, classes, min_area),
-                           pixels="tiff" if place.endswith((".tif", ".tiff")) else "image", split=_split_of(place))
-    found = (path for path in list_files(root, (".png", ".bmp", ".tif"), problems, dataset) if pattern.fullmatch(path.relative_to(root).as_posix()))
+        return make_record(
+            dataset,
+            place,
+            size=(pixels.shape[1], pixels.shape[0]),
+            task="det",
+            boxes=boxes_of_mask(pixels, classes, min_area),
+            pixels="tiff" if place.endswith((".tif", ".tiff")) else "image",
+            split=_split_of(place),
+        )
+
+    found = (
+        path
+        for path in list_files(root, (".png", ".bmp", ".tif"), problems, dataset)
+        if pattern.fullmatch(path.relative_to(root).as_posix())
+    )
     return not_empty(read_each(found, record, root, dataset, problems), root, f"masks such as {mask}")
 
 def _read_mask(path: Path) -> np.ndarray:    # (H, W): class numbers, or colours as one number each
     try:
         with Image.open(path) as image: mask = np.asarray(image)
-    except Exception as error:    # decoders raise whatever they like; all of it means this file
-        raise Fault("unreadable_image", f"{path} is not a readable image; it may be truncated, fetch it again") from error
+    except Exception as error:  # decoders raise whatever they like; all of it means this file
+        raise Fault(
+            "unreadable_image", f"{path} is not a readable image; it may be truncated, fetch it again"
+        ) from error
     if mask.ndim == 3 and mask.shape[2] == 3: return mask @ np.array([65536, 256, 1])
-    if mask.ndim != 2: raise Fault("wrong_shape", f"{path} has the shape {mask.shape}, expected one class number or one colour a pixel")
+    if mask.ndim != 2:
+        raise Fault(
+            "wrong_shape", f"{path} has the shape {mask.shape}, expected one class number or one colour a pixel"
+        )
     return mask
 
 def _split_of(path: str) -> str:
@@ -93,7 +118,8 @@ def write_masks(
     items: Iterable[tuple[Record, np.ndarray]],      # records with boxes on whole pixels; uint8 pixels
     options: dict | None = None,                     # as for the reader
 ) -> None:
-    "Write images and masks of filled boxes. Raises ValueError when a path does not follow the layout or a mask cannot hold the boxes."
+    """Write images and masks of filled boxes. Raises ValueError when a path does not follow the layout or a mask cannot
+    hold the boxes."""
     image, mask, classes, min_area = _settings(options)
     numbers = {name: number for number, name in classes.items()}
     coloured = any(str(value).startswith("#") for value in (options or {}).get("classes", ()))
@@ -101,13 +127,22 @@ def write_masks(
     for record, pixels in items:
         match = _pattern(image).fullmatch(record.path)
         if match is None or _split_of(record.path) != record.split:
-            raise ValueError(f"record {record.image_id} of split {record.split!r} does not follow the layout {image} below a folder of its split")
+            raise ValueError(
+                f"record {record.image_id} of split {record.split!r} does not follow the layout {image} below a "
+                f"folder of its split"
+            )
         painted = np.full(pixels.shape[:2], background)
         for b in record.boxes:
-            if b.label not in numbers: raise ValueError(f"record {record.image_id} has a box of {b.label!r}, expected one of {', '.join(numbers)}")
+            if b.label not in numbers:
+                raise ValueError(
+                    f"record {record.image_id} has a box of {b.label!r}, expected one of {', '.join(numbers)}"
+                )
             painted[int(b.y0):int(b.y1), int(b.x0):int(b.x1)] = numbers[b.label]
         if boxes_of_mask(painted, classes, min_area) != record.boxes:
-            raise ValueError(f"record {record.image_id} has boxes a mask cannot hold; they must lie apart, on whole pixels inside the image, ordered by class number and then row after row")
+            raise ValueError(
+                f"record {record.image_id} has boxes a mask cannot hold; they must lie apart, on whole pixels inside "
+                f"the image, ordered by class number and then row after row"
+            )
         save_image(Path(root) / record.path, pixels)
         bands = np.stack([painted >> 16, painted >> 8 & 255, painted & 255], axis=-1) if coloured else painted
         save_image(Path(root) / mask.format(**match.groupdict("")), bands.astype(np.uint8))

@@ -30,24 +30,32 @@ def read_header(
     with open(path, "rb") as f: return _parse_header(Path(path), f.read(16384))
 
 def _parse_header(path: Path, data: bytes) -> dict[str, str]:
-    if not data.lstrip().startswith(b"[PhoenixHeaderVer"): raise Fault("wrong_magic", f"{path} does not start with a Phoenix header; it is no MSTAR chip")
+    if not data.lstrip().startswith(b"[PhoenixHeaderVer"):
+        raise Fault("wrong_magic", f"{path} does not start with a Phoenix header; it is no MSTAR chip")
     text, end, _ = data.partition(END.strip())
     if not end: raise Fault("truncated_file", f"{path} has no [EndofPhoenixHeader]; it is truncated, fetch it again")
     pairs = (line.split("=", 1) for line in text.decode("latin-1").splitlines() if "=" in line)
     return {key.strip(): value.strip() for key, value in pairs}
 
 def _whole(header: dict[str, str], key: str, path: Path) -> int:
-    try: return int(header[key])
-    except KeyError: raise ValueError(f"{path} has no {key} in its Phoenix header, so its pixels cannot be found") from None
-    except ValueError: raise ValueError(f"{path} has {key}= {header[key]} in its Phoenix header where a whole number was expected") from None
+    try:
+        return int(header[key])
+    except KeyError:
+        raise ValueError(f"{path} has no {key} in its Phoenix header, so its pixels cannot be found") from None
+    except ValueError:
+        raise ValueError(
+            f"{path} has {key}= {header[key]} in its Phoenix header where a whole number was expected"
+        ) from None
 
 # %% ../../../nbs/api/data/formats/mstar.ipynb #d66d28f5
 def read_phoenix(
     path: Path,    # a Phoenix file
-) -> tuple[dict[str, str], np.ndarray, np.ndarray]:    # header; magnitude, linear, float32 (H, W); phase, radians, float32 (H, W)
+) -> tuple[dict[str, str], np.ndarray, np.ndarray]:    # header; magnitude, linear, float32 (H, W); phase, radians,
+                                                       # float32 (H, W)
     """Read header, magnitude and phase of an MSTAR file.
 
-    Chips hold 32-bit floats; the collection's large scenes hold 16-bit magnitudes and 12-bit phases, told apart by the file's length.
+    Chips hold 32-bit floats; the collection's large scenes hold 16-bit magnitudes and 12-bit phases, told apart by the
+    file's length.
     Raises FileNotFoundError, or ValueError naming the file when it is no Phoenix file or shorter than its header says.
     """
     path = Path(path)
@@ -55,12 +63,19 @@ def read_phoenix(
     data = path.read_bytes()
     header = _parse_header(path, data)
     rows, columns = _whole(header, "NumberOfRows", path), _whole(header, "NumberOfColumns", path)
-    start = _whole(header, "PhoenixHeaderLength", path) + (_whole(header, "native_header_length", path) if "native_header_length" in header else 0)
+    start = _whole(header, "PhoenixHeaderLength", path) + (
+        _whole(header, "native_header_length", path) if "native_header_length" in header else 0
+    )
     count = rows * columns
     room = len(data) - start
     if count > 0 and room >= 8 * count: kind = ">f4"
     elif count > 0 and room == 4 * count: kind = ">u2"
-    else: raise Fault("truncated_file", f"{path} should hold {rows} x {columns} magnitudes and phases after byte {start} but has {max(room, 0)} bytes there; it is truncated, fetch it again")
+    else:
+        raise Fault(
+            "truncated_file",
+            f"{path} should hold {rows} x {columns} magnitudes and phases after byte {start} but has {max(room, 0)} "
+            f"bytes there; it is truncated, fetch it again",
+        )
     magnitude, phase = np.frombuffer(data, kind, 2 * count, start).astype(np.float32).reshape(2, rows, columns)
     if kind == ">u2": phase = phase * np.float32(2 * np.pi / 4096)
     return header, magnitude, phase
@@ -73,10 +88,18 @@ def write_phoenix(
 ) -> None:
     "Write one Phoenix file. Raises ValueError for pixels of another shape or negative magnitude."
     if pixels.ndim != 2: raise ValueError(f"{path} needs pixels of shape (H, W), got {pixels.shape}")
-    if not np.iscomplexobj(pixels) and pixels.min(initial=0) < 0: raise ValueError(f"{path} needs magnitudes of at least 0, got {pixels.min()}")
+    if not np.iscomplexobj(pixels) and pixels.min(initial=0) < 0:
+        raise ValueError(f"{path} needs magnitudes of at least 0, got {pixels.min()}")
     rows, columns = pixels.shape
-    lines = {"PhoenixSigNum": "0001", "PhoenixHeaderCallingSequence": "sarclip", "native_header_length": "0", "Filename": Path(path).name,
-             "NumberOfColumns": columns, "NumberOfRows": rows, **facts}
+    lines = {
+        "PhoenixSigNum": "0001",
+        "PhoenixHeaderCallingSequence": "sarclip",
+        "native_header_length": "0",
+        "Filename": Path(path).name,
+        "NumberOfColumns": columns,
+        "NumberOfRows": rows,
+        **facts,
+    }
     tail = "".join(f"{key}= {value}\n" for key, value in lines.items()).encode("latin-1") + END
     head = "\n[PhoenixHeaderVer01.04]\nPhoenixHeaderLength= {:05d}\nPhoenixSigSize= {:010d}\n"
     length = len(head.format(0, 0)) + len(tail)
@@ -91,7 +114,10 @@ def facts_of_path(
 ) -> tuple[str, str, float | None]:    # class folder, serial ("" where no folder names it), depression (deg)
     "Class, serial and depression angle from the folders of the original discs."
     folders = PurePosixPath(path).parts[:-1]
-    if not folders: raise ValueError(f"chip {path!r} lies in no folder, so its class is unknown; keep the layout of the original discs")
+    if not folders:
+        raise ValueError(
+            f"chip {path!r} lies in no folder, so its class is unknown; keep the layout of the original discs"
+        )
     angle = next((re.fullmatch(r"(\d+)_DEG", part) for part in folders if part.endswith("_DEG")), None)
     depression = float(angle[1]) if angle else None
     if folders[-1].startswith("SN_") and len(folders) > 1: return folders[-2], folders[-1][3:], depression
@@ -106,14 +132,24 @@ def mstar_path(
     name: str,          # file name, such as "HB04040.000"
 ) -> str:               # relative path on the original discs
     "Where the original discs keep a chip."
-    if VARIANT.fullmatch(serial): return f"MSTAR_PUBLIC_T_72_VARIANTS_CD{1 if depression < 17 else 2}/{depression}_DEG/COL2/SCENE1/{serial}/{name}"
+    if VARIANT.fullmatch(serial):
+        return (
+            f"MSTAR_PUBLIC_T_72_VARIANTS_CD{1 if depression < 17 else 2}/{depression}_DEG/COL2/SCENE1/{serial}/{name}"
+        )
     if label in ("BMP2", "BTR70", "T72"):
         return f"MSTAR_PUBLIC_TARGETS_CHIPS_T72_BMP2_BTR70_SLICY/TARGETS/{'TRAIN' if depression >= 17 else 'TEST'}/{depression}_DEG/{label}/SN_{serial}/{name}"
     return f"MSTAR_PUBLIC_MIXED_TARGETS_CD{1 if depression < 17 else 2}/{depression}_DEG/COL{1 if label == 'BTR_60' else 2}/SCENE1/{label}/{name}"
 
 # %% ../../../nbs/api/data/formats/mstar.ipynb #034e9882
 CHIP = re.compile(r".*\.\d{3}")    # HB04040.000: the ending is a number
-KEYS = {"TargetAz": "azimuth", "DesiredDepression": "depression", "RangeResolution": "resolution", "Polarization": "polarisation", "TargetSerNum": "serial"}
+KEYS = {
+    "TargetAz": "azimuth",
+    "DesiredDepression": "depression",
+    "RangeResolution": "resolution",
+    "Polarization": "polarisation",
+    "TargetSerNum": "serial",
+}
+
 
 def read_mstar(
     root: Path,                      # folder with the layout of the original discs
@@ -127,7 +163,12 @@ def read_mstar(
     """
     root = Path(root)
     chips = (path for path in list_files(root, (), problems, dataset) if CHIP.fullmatch(path.name))
-    return not_empty(read_each(chips, lambda path: _phoenix_record(root, path, dataset), root, dataset, problems), root, "Phoenix files such as HB04040.000 (a JPEG release needs the reader mstar_jpeg)")
+    return not_empty(
+        read_each(chips, lambda path: _phoenix_record(root, path, dataset), root, dataset, problems),
+        root,
+        "Phoenix files such as HB04040.000 (a JPEG release needs the reader mstar_jpeg)",
+    )
+
 
 def _phoenix_record(root: Path, path: Path, dataset: str) -> Record:
     relative = path.relative_to(root).as_posix()
@@ -135,7 +176,8 @@ def _phoenix_record(root: Path, path: Path, dataset: str) -> Record:
     label, serial, depression = facts_of_path(relative)
     sensor: dict[str, Any] = {}
     for key, name in KEYS.items():
-        if key in header: sensor[name] = header[key] if name in ("polarisation", "serial") else _number(header, key, path)
+        if key in header:
+            sensor[name] = header[key] if name in ("polarisation", "serial") else _number(header, key, path)
     sensor["serial"] = serial or sensor.get("serial", "")
     if depression is not None: sensor["depression"] = depression
     size = _whole(header, "NumberOfColumns", path), _whole(header, "NumberOfRows", path)
@@ -146,7 +188,10 @@ def _number(header: dict[str, str], key: str, path: Path) -> float:
         value = float(header[key])
         if math.isfinite(value): return value
         raise ValueError(key)
-    except ValueError: raise Fault("not_a_number", f"{path} has {key}= {header[key]} in its Phoenix header where a number was expected") from None
+    except ValueError:
+        raise Fault(
+            "not_a_number", f"{path} has {key}= {header[key]} in its Phoenix header where a number was expected"
+        ) from None
 
 # %% ../../../nbs/api/data/formats/mstar.ipynb #e732bb87
 def read_mstar_jpeg(
@@ -155,13 +200,24 @@ def read_mstar_jpeg(
     options: dict | None = None,     # none are known
     problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
-    "Records of the JPEG rendering: class, depression (deg) and serial from the folders. Raises FileNotFoundError or ValueError."
+    """Records of the JPEG rendering: class, depression (deg) and serial from the folders. Raises FileNotFoundError or
+    ValueError."""
     root = Path(root)
     def record(path: Path) -> Record:
         relative = path.relative_to(root).as_posix()
         label, serial, depression = facts_of_path(relative)
-        return make_record(dataset, relative, labels=(label,), sensor={"serial": serial} | ({} if depression is None else {"depression": depression}))
-    return not_empty(read_each(list_files(root, (".jpeg", ".jpg"), problems, dataset), record, root, dataset, problems), root, "JPEG chips such as HB04040.000.jpeg")
+        return make_record(
+            dataset,
+            relative,
+            labels=(label,),
+            sensor={"serial": serial} | ({} if depression is None else {"depression": depression}),
+        )
+
+    return not_empty(
+        read_each(list_files(root, (".jpeg", ".jpg"), problems, dataset), record, root, dataset, problems),
+        root,
+        "JPEG chips such as HB04040.000.jpeg",
+    )
 
 # %% ../../../nbs/api/data/formats/mstar.ipynb #cd12d6d9
 def write_mstar(
@@ -173,7 +229,10 @@ def write_mstar(
     header_keys = {name: key for key, name in KEYS.items()}
     for record, pixels in items:
         _check(record)
-        if not CHIP.fullmatch(record.path): raise ValueError(f"path {record.path!r} does not follow the layout of its format, such as 'BMP2/SN_9563/HB04040.000'")
+        if not CHIP.fullmatch(record.path):
+            raise ValueError(
+                f"path {record.path!r} does not follow the layout of its format, such as 'BMP2/SN_9563/HB04040.000'"
+            )
         facts = {header_keys[name]: value for name, value in record.sensor.items() if name in header_keys}
         write_phoenix(Path(root) / record.path, pixels, facts)
 
@@ -189,6 +248,13 @@ def write_mstar_jpeg(
 
 def _check(record: Record) -> None:
     label, serial, depression = facts_of_path(record.path)
-    stated = (record.labels, record.sensor.get("serial", "") if serial else "", record.sensor.get("depression", depression))
+    stated = (
+        record.labels,
+        record.sensor.get("serial", "") if serial else "",
+        record.sensor.get("depression", depression),
+    )
     if stated != ((label,), serial, depression):
-        raise ValueError(f"record {record.image_id} states class, serial and depression {stated}, its path says {((label,), serial, depression)}; build the path with mstar_path")
+        raise ValueError(
+            f"record {record.image_id} states class, serial and depression {stated}, its path says "
+            f"{((label,), serial, depression)}; build the path with mstar_path"
+        )

@@ -15,21 +15,40 @@ from typing import Any
 
 import numpy as np
 
-from .common import check_path, element, list_files, make_record, not_empty, number_of, parse_xml_bytes, read_annotation, read_each, save_image, save_xml, text_of
+from sarclip.data.formats.common import (
+    check_path,
+    element,
+    list_files,
+    make_record,
+    not_empty,
+    number_of,
+    parse_xml_bytes,
+    read_annotation,
+    read_each,
+    save_image,
+    save_xml,
+    text_of,
+)
 from ...core.problems import FAULTS, Fault, Problems, kind_of, strict_unless
 from ...core.records import Record
 
 # %% ../../../nbs/api/data/formats/opensarship.ipynb #0bd6ed55
-PRODUCT = re.compile(r"S1[A-D]_\w{2}_(?:GRD|SLC)[A-Z_]_1S(?P<channels>SV|SH|DV|DH)_\d{8}T\d{6}_\d{8}T\d{6}_\d{6}_[0-9A-F]{6}_[0-9A-F]{4}")
+PRODUCT = re.compile(
+    r"S1[A-D]_\w{2}_(?:GRD|SLC)[A-Z_]_1S(?P<channels>SV|SH|DV|DH)_\d{8}T\d{6}_\d{8}T\d{6}_\d{6}_[0-9A-F]{6}_[0-9A-F]{4}"
+)
 CHIP = re.compile(r"(?:.*/)?Patch_Uint8/Visual_(?P<type>[^/]+)_x(?P<x>\d+)_y(?P<y>\d+)(?:_(?P<pol>vv|vh|hh|hv))?\.tif")
-EXAMPLE = "S1A_IW_GRDH_1SDV_20150823T221233_20150823T221258_007396_00A2CA_54D0/Patch_Uint8/Visual_Cargo_x1673_y6973_vv.tif"
+EXAMPLE = (
+    "S1A_IW_GRDH_1SDV_20150823T221233_20150823T221258_007396_00A2CA_54D0/Patch_Uint8/Visual_Cargo_x1673_y6973_vv.tif"
+)
+
 
 def polarisation_of(
     path: Path | str,    # the chip, for the error message
     pol: str | None,     # what its name says, such as "vv", or nothing
     product: str,        # Sentinel-1 product name
 ) -> str:                # VV, VH, HH or HV
-    "Polarisation of a chip from its name, or of a single-polarisation product from the product's. Raises ValueError naming the chip."
+    """Polarisation of a chip from its name, or of a single-polarisation product from the product's. Raises ValueError
+    naming the chip."""
     channels = PRODUCT.fullmatch(product)["channels"]
     if pol: return pol.upper()
     if channels[0] == "S": return channels[1] * 2
@@ -39,9 +58,11 @@ def polarisation_of(
 def read_ships(
     path: Path,    # a scene's Ship.xml
 ) -> dict[tuple[int, int], dict[str, Any]]:    # centre (x, y) in the scene, pixels -> facts of the ship
-    """Facts by ship: angle_incidence (deg), length (m), serial (the MMSI number), type (MarineTraffic's wording, where it has one).
+    """Facts by ship: angle_incidence (deg), length (m), serial (the MMSI number), type (MarineTraffic's wording, where
+    it has one).
 
-    The length is the one AIS states; where AIS sends 0 for "not stated" it is the one the dataset's authors measured in the image.
+    The length is the one AIS states; where AIS sends 0 for "not stated" it is the one the dataset's authors measured in
+    the image.
 
     Raises FileNotFoundError, or ValueError naming the file.
     """
@@ -49,12 +70,17 @@ def read_ships(
     ships = {}
     for ship in parse_xml_bytes(read_annotation(path).replace(b"<\\ShipList>", b"</ShipList>"), path).iter("ship"):
         facts: dict[str, Any] = {"angle_incidence": number_of(ship, "SARShipInformation/Incidence", path)}
-        length = number_of(ship, "AISShipInformation/Length", path) or number_of(ship, "SARShipInformation/Manual_Length", path)
+        length = number_of(ship, "AISShipInformation/Length", path) or number_of(
+            ship, "SARShipInformation/Manual_Length", path
+        )
         if length > 0: facts["length"] = length
         facts["serial"] = text_of(ship, "AISShipInformation/MMSI", path)
         wording = ship.findtext("MarineTrafficInformation/Elaborated_type")
         if wording and wording.strip() not in ("", "NA"): facts["type"] = wording.strip()
-        ships[int(number_of(ship, "SARShipInformation/Center_x", path)), int(number_of(ship, "SARShipInformation/Center_y", path))] = facts
+        ships[
+            int(number_of(ship, "SARShipInformation/Center_x", path)),
+            int(number_of(ship, "SARShipInformation/Center_y", path)),
+        ] = facts
     return ships
 
 # %% ../../../nbs/api/data/formats/opensarship.ipynb #eac6b0b0
@@ -66,13 +92,20 @@ def read_opensarship(
 ) -> Iterator[Record]:
     """Records of the 8-bit chips with AIS facts.
 
-    Raises FileNotFoundError, or ValueError naming the file: an archive still packed, a chip without a ship in Ship.xml, a scene without a product name, a broken XML.
+    Raises FileNotFoundError, or ValueError naming the file: an archive still packed, a chip without a ship in Ship.xml,
+    a scene without a product name, a broken XML.
     """
     problems, root = strict_unless(problems), Path(root)
     for archive in sorted(root.rglob("*.zip")):
         if not archive.with_suffix("").is_dir():
-            with problems.file(dataset, archive.relative_to(root).as_posix()): raise Fault("packed_archive", f"{archive} is not unpacked yet; unpack it into a folder of its name beside it")
-    return not_empty(_records(root, dataset, problems), root, "chips such as Patch_Uint8/Visual_Cargo_x1673_y6973_vv.tif")
+            with problems.file(dataset, archive.relative_to(root).as_posix()):
+                raise Fault(
+                    "packed_archive", f"{archive} is not unpacked yet; unpack it into a folder of its name beside it"
+                )
+    return not_empty(
+        _records(root, dataset, problems), root, "chips such as Patch_Uint8/Visual_Cargo_x1673_y6973_vv.tif"
+    )
+
 
 def _records(root: Path, dataset: str, problems: Problems) -> Iterator[Record]:
     chips = (path for path in list_files(root, (".tif",), problems, dataset) if path.parent.name == "Patch_Uint8")
@@ -80,7 +113,11 @@ def _records(root: Path, dataset: str, problems: Problems) -> Iterator[Record]:
         try: product, ships = _product_of(scene), read_ships(scene / "Ship.xml")
         except FAULTS as error:
             if problems.strict: raise
-            problems.caught(Fault(kind_of(error), f"{error}; it is the key to {sum(1 for _ in paths)} chips"), dataset, scene.relative_to(root).as_posix())
+            problems.caught(
+                Fault(kind_of(error), f"{error}; it is the key to {sum(1 for _ in paths)} chips"),
+                dataset,
+                scene.relative_to(root).as_posix(),
+            )
             continue
         yield from read_each(paths, lambda path: _record(root, path, dataset, product, ships), root, dataset, problems)
 
@@ -98,7 +135,9 @@ def _product_of(scene: Path) -> str:
     for name in names:
         match = PRODUCT.match(name)
         if match: return match[0]
-    raise ValueError(f"scene {scene} names no Sentinel-1 product in its folders or files, so its polarisation is unknown")
+    raise ValueError(
+        f"scene {scene} names no Sentinel-1 product in its folders or files, so its polarisation is unknown"
+    )
 
 # %% ../../../nbs/api/data/formats/opensarship.ipynb #9c34e8df
 def opensarship_path(
@@ -119,24 +158,45 @@ def write_opensarship(
     items: Iterable[tuple[Record, np.ndarray]],      # records and uint8 pixels (H, W)
     options: dict | None = None,                     # none are known
 ) -> None:
-    "Write unpacked scenes: chips, and one Ship.xml a scene. Raises ValueError when a path does not follow the layout or contradicts its record."
+    """Write unpacked scenes: chips, and one Ship.xml a scene. Raises ValueError when a path does not follow the layout
+    or contradicts its record."""
     scenes: dict[str, dict[tuple[int, int], dict[str, Any]]] = {}
     for record, pixels in items:
         name = check_path(record, CHIP, EXAMPLE)
         scene = PurePosixPath(record.path).parent.parent
         facts = dict(record.sensor)
         product, polarisation = facts.pop("product"), facts.pop("polarisation")
-        if record.labels != (name["type"],) or scene.name != product or polarisation != polarisation_of(record.path, name["pol"], product):
-            raise ValueError(f"record {record.image_id} states other facts than its path; build the path with opensarship_path")
+        if (
+            record.labels != (name["type"],)
+            or scene.name != product
+            or polarisation != polarisation_of(record.path, name["pol"], product)
+        ):
+            raise ValueError(
+                f"record {record.image_id} states other facts than its path; build the path with opensarship_path"
+            )
         ships = scenes.setdefault(scene.as_posix(), {})
         if ships.setdefault((int(name["x"]), int(name["y"])), facts) != facts:
-            raise ValueError(f"record {record.image_id} states other facts of its ship than the chip of the other polarisation")
+            raise ValueError(
+                f"record {record.image_id} states other facts of its ship than the chip of the other polarisation"
+            )
         save_image(Path(root) / record.path, pixels)
     for scene, ships in scenes.items():
-        save_xml(Path(root) / scene / "Ship.xml", element("ShipList", *(_ship(x, y, facts) for (x, y), facts in ships.items())))
+        save_xml(
+            Path(root) / scene / "Ship.xml",
+            element("ShipList", *(_ship(x, y, facts) for (x, y), facts in ships.items())),
+        )
+
 
 def _ship(x: int, y: int, facts: dict[str, Any]):
-    return element("ship",
-        element("SARShipInformation", element("Center_x", x), element("Center_y", y), element("Manual_Length", facts.get("length", 0.0)), element("Incidence", facts["angle_incidence"])),
+    return element(
+        "ship",
+        element(
+            "SARShipInformation",
+            element("Center_x", x),
+            element("Center_y", y),
+            element("Manual_Length", facts.get("length", 0.0)),
+            element("Incidence", facts["angle_incidence"]),
+        ),
         element("AISShipInformation", element("MMSI", facts["serial"]), element("Length", facts.get("length", 0.0))),
-        element("MarineTrafficInformation", *([element("Elaborated_type", facts["type"])] if "type" in facts else [])))
+        element("MarineTrafficInformation", *([element("Elaborated_type", facts["type"])] if "type" in facts else [])),
+    )

@@ -13,20 +13,41 @@ from pathlib import Path
 
 import numpy as np
 
-from .common import check_path, list_files, make_record, not_empty, read_each, save_bytes, save_image
+from sarclip.data.formats.common import (
+    check_path,
+    list_files,
+    make_record,
+    not_empty,
+    read_each,
+    save_bytes,
+    save_image,
+)
 from ...core.problems import Fault, Problems
 from ...core.records import Record
 
 # %% ../../../nbs/api/data/formats/sample.ipynb #5f45dcf0
-NAME = re.compile(r"(?:.*/)?(?P<label>[^_/]+)_(?P<mode>real|synth)_[A-Z]_elevDeg_(?P<elevation>\d{3})_azCenter_(?P<azimuth>\d{3})_\d+_serial_(?P<serial>\w+)\.(?P<kind>png|mat)")
+NAME = re.compile(
+    r"(?:.*/)?(?P<label>[^_/]+)_(?P<mode>real|synth)_[A-Z]_elevDeg_(?P<elevation>\d{3})_azCenter_(?P<azimuth>\d{3})_\d+_serial_(?P<serial>\w+)\.(?P<kind>png|mat)"
+)
 EXAMPLE = "png_images/qpm/real/2s1/2s1_real_A_elevDeg_015_azCenter_011_22_serial_b01.png"
 MODES = {"real": "measured", "synth": "synthetic"}
 
 def _record(dataset: str, path: str, name: re.Match) -> Record:
-    sensor = {"depression": float(name["elevation"]), "azimuth": float(name["azimuth"]), "serial": name["serial"], "mode": MODES[name["mode"]]}
+    sensor = {
+        "depression": float(name["elevation"]),
+        "azimuth": float(name["azimuth"]),
+        "serial": name["serial"],
+        "mode": MODES[name["mode"]],
+    }
     scaling = re.search(r"(?:^|/)(qpm|decibel)/", path)
     if scaling: sensor["scaling"] = scaling[1]
-    return make_record(dataset, path, pixels="image" if name["kind"] == "png" else "mat:complex_img", labels=(name["label"],), sensor=sensor)
+    return make_record(
+        dataset,
+        path,
+        pixels="image" if name["kind"] == "png" else "mat:complex_img",
+        labels=(name["label"],),
+        sensor=sensor,
+    )
 
 # %% ../../../nbs/api/data/formats/sample.ipynb #3611c639
 def sample_path(
@@ -50,15 +71,23 @@ def read_sample(
     options: dict | None = None,     # {"kind": "png" or "mat"}; default png
     problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
-    "Records of SAMPLE chips from their names. Raises FileNotFoundError, or ValueError naming a file whose name does not parse."
+    """Records of SAMPLE chips from their names. Raises FileNotFoundError, or ValueError naming a file whose name does
+    not parse."""
     root, kind = Path(root), (options or {}).get("kind", "png")
-    if kind not in ("png", "mat"): raise ValueError(f"option kind of dataset {dataset} is {kind!r}, expected 'png' or 'mat'")
+    if kind not in ("png", "mat"):
+        raise ValueError(f"option kind of dataset {dataset} is {kind!r}, expected 'png' or 'mat'")
+
     def record(path: Path) -> Record:
         relative = path.relative_to(root).as_posix()
         name = NAME.fullmatch(relative)
         if name is None: raise Fault("strange_name", f"{path} is not named like a SAMPLE chip, such as {EXAMPLE}")
         return _record(dataset, relative, name)
-    return not_empty(read_each(list_files(root, (f".{kind}",), problems, dataset), record, root, dataset, problems), root, f"SAMPLE chips (.{kind})")
+
+    return not_empty(
+        read_each(list_files(root, (f".{kind}",), problems, dataset), record, root, dataset, problems),
+        root,
+        f"SAMPLE chips (.{kind})",
+    )
 
 # %% ../../../nbs/api/data/formats/sample.ipynb #6d188f35
 def write_sample(
@@ -71,7 +100,9 @@ def write_sample(
     for record, pixels in items:
         name = check_path(record, NAME, EXAMPLE)
         if record != _record(record.dataset, record.path, name):
-            raise ValueError(f"record {record.image_id} states other facts than its name; build the path with sample_path")
+            raise ValueError(
+                f"record {record.image_id} states other facts than its name; build the path with sample_path"
+            )
         if name["kind"] == "png": save_image(Path(root) / record.path, pixels)
         else:
             buffer = io.BytesIO()

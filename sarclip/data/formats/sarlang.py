@@ -42,17 +42,39 @@ def read_sarlang(
             image_at, caption_at = _places(next(rows, (1, []))[1], (o["image_column"], o["caption_column"]), file)
             for line, row in rows:
                 image, caption = row[image_at], row[caption_at]
-                name = PurePosixPath(image.strip().replace("\\", "/")).name    # rows may carry the path of the owner's machine
+                # rows may carry the path of the owner's machine
+                name = PurePosixPath(image.strip().replace("\\", "/")).name
                 with problems.file(dataset, f"{where}, line {line}"):
-                    if not name or not caption.strip(): raise Fault("empty_caption", f"{file} line {line} lacks image or caption: {image!r}, {caption!r}")
-                    if splits.setdefault(name, split) != split: raise Fault("two_splits", f"{file} line {line} lists the image {name}, which is already in split {splits[name]!r}")
+                    if not name or not caption.strip():
+                        raise Fault(
+                            "empty_caption", f"{file} line {line} lacks image or caption: {image!r}, {caption!r}"
+                        )
+                    if splits.setdefault(name, split) != split:
+                        raise Fault(
+                            "two_splits",
+                            f"{file} line {line} lists the image {name}, which is already in split {splits[name]!r}",
+                        )
                     captions.setdefault(name, []).append(caption.strip())
-    records = (make_record(dataset, f"{o['images']}/{name}", pixels="tiff" if name.endswith((".tif", ".tiff")) else "image", task="cap",
-                           captions=tuple(texts), split=splits[name]) for name, texts in captions.items())
+    records = (
+        make_record(
+            dataset,
+            f"{o['images']}/{name}",
+            pixels="tiff" if name.endswith((".tif", ".tiff")) else "image",
+            task="cap",
+            captions=tuple(texts),
+            split=splits[name],
+        )
+        for name, texts in captions.items()
+    )
     return not_empty(records, root, "captions")
 
 def _places(header: list[str], columns: tuple[str, str], file: Path) -> tuple[int, int]:
-    if not set(columns) <= set(header): raise Fault("missing_column", f"{file} has the columns {header}, expected {list(columns)}; name its columns in the manifest's reader options")
+    if not set(columns) <= set(header):
+        raise Fault(
+            "missing_column",
+            f"{file} has the columns {header}, expected {list(columns)}; name its columns in the manifest's reader "
+            f"options",
+        )
     return header.index(columns[0]), header.index(columns[1])
 
 def _split_of(file: Path) -> str:
@@ -69,13 +91,16 @@ def write_sarlang(
     items: Iterable[tuple[Record, np.ndarray]],      # records with captions and a split; uint8 pixels
     options: dict | None = None,                     # as for the reader
 ) -> None:
-    "Write images and one CSV a split. Raises ValueError when a path does not follow the layout or a record has no caption."
+    """Write images and one CSV a split. Raises ValueError when a path does not follow the layout or a record has no
+    caption."""
     o = DEFAULTS | (options or {})
     rows: dict[str, list[tuple[str, str]]] = {}
     for record, pixels in items:
         path = PurePosixPath(record.path)
-        if path.parent.as_posix() != o["images"]: raise ValueError(f"record {record.image_id} does not lie in {o['images']}/, where its format keeps images")
-        if record.split not in FILES or not record.captions: raise ValueError(f"record {record.image_id} needs captions and the split train, val or test")
+        if path.parent.as_posix() != o["images"]:
+            raise ValueError(f"record {record.image_id} does not lie in {o['images']}/, where its format keeps images")
+        if record.split not in FILES or not record.captions:
+            raise ValueError(f"record {record.image_id} needs captions and the split train, val or test")
         save_image(Path(root) / record.path, pixels)
         rows.setdefault(record.split, []).extend((path.name, caption) for caption in record.captions)
     for split, lines in rows.items():

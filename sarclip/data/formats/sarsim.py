@@ -17,7 +17,9 @@ from ...core.problems import Fault, Problems
 from ...core.records import Record
 
 # %% ../../../nbs/api/data/formats/sarsim.ipynb #fc474dd9
-NAME = r"(?P<label>[^/]+)/(?P<serial>[^/]+)_(?P<background>[^_/]+)_dep(?P<depression>\d+)_az(?P<azimuth>\d+)\.(?:png|tif)"
+NAME = (
+    r"(?P<label>[^/]+)/(?P<serial>[^/]+)_(?P<background>[^_/]+)_dep(?P<depression>\d+)_az(?P<azimuth>\d+)\.(?:png|tif)"
+)
 EXAMPLE = "tank/tank2_grass_dep17_az005.png"
 
 def sarsim_path(
@@ -33,27 +35,54 @@ def sarsim_path(
 def _record(dataset: str, path: str, name: re.Match) -> Record:
     facts = name.groupdict()
     sensor = {key: float(facts[key]) for key in ("depression", "azimuth") if facts.get(key) is not None}
-    sensor |= {key: facts[key] for key in ("serial", "background") if facts.get(key) is not None} | {"mode": "synthetic"}
-    return make_record(dataset, path, pixels="tiff" if path.endswith((".tif", ".tiff")) else "image", labels=(facts["label"],), sensor=sensor)
+    sensor |= {key: facts[key] for key in ("serial", "background") if facts.get(key) is not None} | {
+        "mode": "synthetic"
+    }
+    return make_record(
+        dataset,
+        path,
+        pixels="tiff" if path.endswith((".tif", ".tiff")) else "image",
+        labels=(facts["label"],),
+        sensor=sensor,
+    )
 
 # %% ../../../nbs/api/data/formats/sarsim.ipynb #031e1a52
 def read_sarsim(
     root: Path,                      # folder with one folder a class
     dataset: str,                    # key in the manifest
-    options: dict | None = None,     # {"pattern": regular expression for the relative path, with groups label and any of serial, background, depression, azimuth}
+    # {"pattern": regular expression for the relative path, with groups label and any of serial, background, depression,
+    # azimuth}
+    options: dict | None = None,
     problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
-    "Records of simulated chips. Raises FileNotFoundError, or ValueError naming a file whose name does not match or an unusable pattern."
+    """Records of simulated chips. Raises FileNotFoundError, or ValueError naming a file whose name does not match or an
+    unusable pattern."""
     root, text = Path(root), (options or {}).get("pattern", NAME)
-    try: pattern = re.compile(text)
-    except re.error as error: raise ValueError(f"option pattern of dataset {dataset} is no regular expression ({error}): {text}") from error
-    if "label" not in pattern.groupindex: raise ValueError(f"option pattern of dataset {dataset} has no group (?P<label>...): {text}")
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise ValueError(f"option pattern of dataset {dataset} is no regular expression ({error}): {text}") from error
+    if "label" not in pattern.groupindex:
+        raise ValueError(f"option pattern of dataset {dataset} has no group (?P<label>...): {text}")
+
     def record(path: Path) -> Record:
         relative = path.relative_to(root).as_posix()
         name = pattern.fullmatch(relative)
-        if name is None: raise Fault("strange_name", f"{path} is not named as the reader expects, such as {EXAMPLE}; give this release's pattern in the manifest's reader options")
+        if name is None:
+            raise Fault(
+                "strange_name",
+                f"{path} is not named as the reader expects, such as {EXAMPLE}; give this release's pattern in the "
+                f"manifest's reader options",
+            )
         return _record(dataset, relative, name)
-    return not_empty(read_each(list_files(root, (".png", ".tif", ".tiff", ".jpg"), problems, dataset), record, root, dataset, problems), root, "simulated chips")
+
+    return not_empty(
+        read_each(
+            list_files(root, (".png", ".tif", ".tiff", ".jpg"), problems, dataset), record, root, dataset, problems
+        ),
+        root,
+        "simulated chips",
+    )
 
 # %% ../../../nbs/api/data/formats/sarsim.ipynb #485ec2f4
 def write_sarsim(
@@ -64,5 +93,7 @@ def write_sarsim(
     "Write simulated chips. Raises ValueError when a path does not follow the layout or contradicts its record."
     for record, pixels in items:
         if record != _record(record.dataset, record.path, check_path(record, re.compile(NAME), EXAMPLE)):
-            raise ValueError(f"record {record.image_id} states other facts than its name; build the path with sarsim_path")
+            raise ValueError(
+                f"record {record.image_id} states other facts than its name; build the path with sarsim_path"
+            )
         save_image(Path(root) / record.path, pixels)

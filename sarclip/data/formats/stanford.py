@@ -12,26 +12,47 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from .common import check_path, image_size, list_files, make_record, not_empty, read_each, read_text, save_bytes, save_image
+from sarclip.data.formats.common import (
+    check_path,
+    image_size,
+    list_files,
+    make_record,
+    not_empty,
+    read_each,
+    read_text,
+    save_bytes,
+    save_image,
+)
 from ...core.problems import Fault, Problems, strict_unless
 from ...core.records import Box, Record
 
 # %% ../../../nbs/api/data/formats/stanford.ipynb #8ce30169
 NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
-LINE = re.compile(rf'\d+ (?P<box>{NUMBER} {NUMBER} {NUMBER} {NUMBER}) (?P<frame>\d+) (?P<lost>[01]) [01] [01] "(?P<label>[^"]+)"(?: .*)?')
+LINE = re.compile(
+    rf'\d+ (?P<box>{NUMBER} {NUMBER} {NUMBER} {NUMBER}) (?P<frame>\d+) (?P<lost>[01]) [01] [01] "(?P<label>[^"]+)"(?: '
+    rf'.*)?'
+)
 FRAME = re.compile(r"frames/(?P<scene>[^/]+)/(?P<video>[^/]+)/(?P<frame>\d+)\.(?:jpg|png)")
 EXAMPLE = "frames/little/video0/000030.jpg"
 
 def read_stanford(
     root: Path,                           # folder that holds annotations and frames
     dataset: str,                         # key in the manifest
-    options: dict | None = None,          # {"reference_frame": number of the frame that every reference.jpg shows}; default: they are not read
-    problems: Problems | None = None,     # faulty videos and images are reported here and left out; None: the first one raises
+    # {"reference_frame": number of the frame that every reference.jpg shows}; default: they are not read
+    options: dict | None = None,
+    # faulty videos and images are reported here and left out; None: the first one raises
+    problems: Problems | None = None,
 ) -> Iterator[Record]:
-    "Records of the frames that were taken out, video after video. Raises FileNotFoundError, or ValueError naming file and line."
+    """Records of the frames that were taken out, video after video. Raises FileNotFoundError, or ValueError naming file
+    and line."""
     root, problems = Path(root), strict_unless(problems)
     reference = (options or {}).get("reference_frame")
-    return not_empty(_records(root, dataset, None if reference is None else int(reference), problems), root, f"frames such as {EXAMPLE}")
+    return not_empty(
+        _records(root, dataset, None if reference is None else int(reference), problems),
+        root,
+        f"frames such as {EXAMPLE}",
+    )
+
 
 def _records(root: Path, dataset: str, reference: int | None, problems: Problems) -> Iterator[Record]:
     for text in list_files(root / "annotations", (".txt",), problems, dataset):
@@ -40,32 +61,60 @@ def _records(root: Path, dataset: str, reference: int | None, problems: Problems
             images = _images(root, text.parent, reference, dataset, problems)
             boxes = _boxes(text, set(images))
             numbers = {image: frame for frame, image in sorted(images.items())}
-            yield from read_each(numbers, lambda image: _record(root, text.parent, image, numbers[image], boxes[numbers[image]], dataset), root, dataset, problems)
+            yield from read_each(
+                numbers,
+                lambda image: _record(root, text.parent, image, numbers[image], boxes[numbers[image]], dataset),
+                root,
+                dataset,
+                problems,
+            )
+
 
 def _record(root: Path, folder: Path, image: Path, frame: int, boxes: tuple[Box, ...], dataset: str) -> Record:
     facts = {"scene": folder.parent.name, "video": folder.name, "frame": float(frame)}
-    return make_record(dataset, image.relative_to(root).as_posix(), size=image_size(image), task="det", boxes=boxes, sensor=facts)
+    return make_record(
+        dataset, image.relative_to(root).as_posix(), size=image_size(image), task="det", boxes=boxes, sensor=facts
+    )
 
-def _images(root: Path, folder: Path, reference: int | None, dataset: str, problems: Problems) -> dict[int, Path]:    # frame number -> image
+
+# frame number -> image
+def _images(root: Path, folder: Path, reference: int | None, dataset: str, problems: Problems) -> dict[int, Path]:
     frames = root / "frames" / folder.relative_to(root / "annotations")
     images: dict[int, Path] = {}
     for path in list_files(frames, (".jpg", ".png"), problems, dataset) if frames.is_dir() else ():
         with problems.file(dataset, path.relative_to(root).as_posix()):
-            if not re.fullmatch("[0-9]{1,9}", path.stem): raise Fault("strange_name", f"{path} is not named by the number of its frame, such as {EXAMPLE}")
-            if int(path.stem) in images: raise Fault("duplicate_name", f"{path} is frame {int(path.stem)}, which {images[int(path.stem)].name} is already")
+            if not re.fullmatch("[0-9]{1,9}", path.stem):
+                raise Fault("strange_name", f"{path} is not named by the number of its frame, such as {EXAMPLE}")
+            if int(path.stem) in images:
+                raise Fault(
+                    "duplicate_name",
+                    f"{path} is frame {int(path.stem)}, which {images[int(path.stem)].name} is already",
+                )
             images[int(path.stem)] = path
-    if reference is not None: images.setdefault(reference, folder / "reference.jpg")    # the same picture, where the frame was taken out too
-    if not images: raise Fault("missing_image", f"no frame of {folder / 'annotations.txt'} stands in {frames}; take frames out of the video first")
+    # the same picture, where the frame was taken out too
+    if reference is not None: images.setdefault(reference, folder / "reference.jpg")
+    if not images:
+        raise Fault(
+            "missing_image",
+            f"no frame of {folder / 'annotations.txt'} stands in {frames}; take frames out of the video first",
+        )
     return images
 
-def _boxes(path: Path, frames: set[int]) -> dict[int, tuple[Box, ...]]:    # frame number -> boxes, for these frames only
+# frame number -> boxes, for these frames only
+def _boxes(path: Path, frames: set[int]) -> dict[int, tuple[Box, ...]]:
     boxes: dict[int, list[Box]] = {frame: [] for frame in sorted(frames)}
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip(): continue
         match = LINE.fullmatch(line.strip())
-        if match is None: raise Fault("bad_line", f'{path} line {number} is {line!r}, expected track xmin ymin xmax ymax frame lost occluded generated "label"')
+        if match is None:
+            raise Fault(
+                "bad_line",
+                f'{path} line {number} is {line!r}, expected track xmin ymin xmax ymax frame lost occluded generated '
+                f'"label"',
+            )
         frame = int(match["frame"])
-        if frame in frames and match["lost"] == "0": boxes[frame].append(Box(match["label"], *map(float, match["box"].split())))
+        if frame in frames and match["lost"] == "0":
+            boxes[frame].append(Box(match["label"], *map(float, match["box"].split())))
     return {frame: tuple(found) for frame, found in boxes.items()}
 
 # %% ../../../nbs/api/data/formats/stanford.ipynb #6335bd7e
@@ -83,16 +132,29 @@ def write_stanford(
     items: Iterable[tuple[Record, np.ndarray]],      # records of frames with upright boxes; uint8 pixels
     options: dict | None = None,                     # none are known
 ) -> None:
-    "Write frames and one text a video. Raises ValueError when a path does not follow the layout or contradicts its record, or a box is oriented or its class has a quotation mark."
+    """Write frames and one text a video. Raises ValueError when a path does not follow the layout or contradicts its
+    record, or a box is oriented or its class has a quotation mark."""
     lines: dict[str, list[str]] = {}
     for record, pixels in items:
         match = check_path(record, FRAME, EXAMPLE)
         stated = {"scene": match["scene"], "video": match["video"], "frame": float(match["frame"])}
-        if record.sensor != stated: raise ValueError(f"record {record.image_id} states {record.sensor}, its path says {stated}; build the path with stanford_path")
+        if record.sensor != stated:
+            raise ValueError(
+                f"record {record.image_id} states {record.sensor}, its path says {stated}; build the path with "
+                f"stanford_path"
+            )
         for b in record.boxes:
-            if b.polygon is not None or '"' in b.label: raise ValueError(f"record {record.image_id} has a box of {b.label!r} that is oriented or whose class has a quotation mark")
+            if b.polygon is not None or '"' in b.label:
+                raise ValueError(
+                    f"record {record.image_id} has a box of {b.label!r} that is oriented or whose class has a "
+                    f"quotation mark"
+                )
         save_image(Path(root) / record.path, pixels)
         video = PurePosixPath("annotations") / match["scene"] / match["video"]
         found = lines.setdefault(video.as_posix(), [])
-        for b in record.boxes: found.append(f'{len(found)} {b.x0:.17g} {b.y0:.17g} {b.x1:.17g} {b.y1:.17g} {int(match["frame"])} 0 0 0 "{b.label}"\n')
+        for b in record.boxes:
+            found.append(
+                f'{len(found)} {b.x0:.17g} {b.y0:.17g} {b.x1:.17g} {b.y1:.17g} {int(match["frame"])} 0 0 0 '
+                f'"{b.label}"\n'
+            )
     for video, found in lines.items(): save_bytes(Path(root) / video / "annotations.txt", "".join(found).encode())

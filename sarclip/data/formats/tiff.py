@@ -17,23 +17,37 @@ from ...core.problems import Fault
 
 # %% ../../../nbs/api/data/formats/tiff.ipynb #9ff423af
 NODATA = 42113                   # GDAL's tag: the value of pixels without data, as text
-DECODED = {1, 8, 32946, 32773}    # compressions tifffile needs nothing else for: none, deflate by its two numbers, PackBits
+# compressions tifffile needs nothing else for: none, deflate by its two numbers, PackBits
+DECODED = {1, 8, 32946, 32773}
 
 def read_tiff(
     path: Path,      # a TIFF, BigTIFF or GeoTIFF with one image
-) -> np.ndarray:     # (H, W) or (H, W, C), in the file's own type; float with NaN where the file marks pixels as without data
-    "Pixels of a TIFF, bands last. Raises FileNotFoundError, ValueError naming what the file holds instead, or ImportError when rasterio is needed and not installed."
+) -> np.ndarray:    # (H, W) or (H, W, C), in the file's own type; float with NaN where the file marks pixels as without
+                    # data
+    """Pixels of a TIFF, bands last. Raises FileNotFoundError, ValueError naming what the file holds instead, or
+    ImportError when rasterio is needed and not installed."""
     import tifffile
     with tifffile.TiffFile(path) as file:
         page, series = file.pages[0], file.series[0]
-        if page.photometric in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.MINISWHITE):    # Pillow undoes both
-            with Image.open(path) as image: return np.asarray(image.convert("RGB" if page.photometric == tifffile.PHOTOMETRIC.PALETTE else "L"))
+        if page.photometric in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.MINISWHITE):  # Pillow undoes both
+            with Image.open(path) as image:
+                return np.asarray(image.convert("RGB" if page.photometric == tifffile.PHOTOMETRIC.PALETTE else "L"))
         extra = [axis for axis in series.axes if axis not in "YX"]
-        if len(extra) > 1: raise Fault("unknown_layout", f"holds {series.shape} values along the axes {series.axes}, expected one image with any number of bands")
-        beyond = page.compression not in DECODED or page.predictor == tifffile.PREDICTOR.FLOATINGPOINT or page.sampleformat == tifffile.SAMPLEFORMAT.COMPLEXINT
+        if len(extra) > 1:
+            raise Fault(
+                "unknown_layout",
+                f"holds {series.shape} values along the axes {series.axes}, expected one image with any number of "
+                f"bands",
+            )
+        beyond = (
+            page.compression not in DECODED
+            or page.predictor == tifffile.PREDICTOR.FLOATINGPOINT
+            or page.sampleformat == tifffile.SAMPLEFORMAT.COMPLEXINT
+        )
         pixels = _read_with_gdal(path) if beyond else series.asarray()
         if extra and not beyond: pixels = np.moveaxis(pixels, series.axes.index(extra[0]), -1)
-        if page.photometric == tifffile.PHOTOMETRIC.RGB: pixels = pixels[..., :3]    # the fourth band of a colour image is its transparency
+        # the fourth band of a colour image is its transparency
+        if page.photometric == tifffile.PHOTOMETRIC.RGB: pixels = pixels[..., :3]
         return _without(pixels, page.tags[NODATA].value) if NODATA in page.tags else pixels
 
 def _read_with_gdal(path: Path) -> np.ndarray:
@@ -43,8 +57,10 @@ def _read_with_gdal(path: Path) -> np.ndarray:
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 def _without(pixels: np.ndarray, text: str) -> np.ndarray:
-    try: nodata = float(text)
-    except ValueError: raise Fault("not_a_number", f"has the no-data value {text!r} where a number was expected") from None
+    try:
+        nodata = float(text)
+    except ValueError:
+        raise Fault("not_a_number", f"has the no-data value {text!r} where a number was expected") from None
     missing = np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
     if not missing.any(): return pixels
     # 24 bits of a 32-bit float hold any 16-bit integer
@@ -59,9 +75,18 @@ def write_tiff(
 ) -> None:
     "Write a TIFF with its bands interleaved, and GDAL's no-data tag where asked. Raises ValueError for other shapes."
     import tifffile
-    if pixels.ndim not in (2, 3): raise ValueError(f"{path} needs pixels of shape (H, W) or (H, W, C), got {pixels.shape}")
+
+    if pixels.ndim not in (2, 3):
+        raise ValueError(f"{path} needs pixels of shape (H, W) or (H, W, C), got {pixels.shape}")
     buffer = io.BytesIO()
     colour = pixels.ndim == 3 and pixels.shape[-1] == 3 and pixels.dtype == np.uint8
-    tags = () if nodata is None else ((NODATA, 2, 0, f"{nodata:.17g}", True),)    # 2: text
-    tifffile.imwrite(buffer, pixels, photometric="rgb" if colour else "minisblack", planarconfig="contig" if pixels.ndim == 3 else None, extratags=tags, metadata=None)
+    tags = () if nodata is None else ((NODATA, 2, 0, f"{nodata:.17g}", True),)  # 2: text
+    tifffile.imwrite(
+        buffer,
+        pixels,
+        photometric="rgb" if colour else "minisblack",
+        planarconfig="contig" if pixels.ndim == 3 else None,
+        extratags=tags,
+        metadata=None,
+    )
     save_bytes(path, buffer.getvalue())

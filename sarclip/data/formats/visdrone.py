@@ -12,12 +12,35 @@ from pathlib import Path
 
 import numpy as np
 
-from .common import check_path, image_size, list_files, make_record, not_empty, read_each, read_text, save_bytes, save_image
+from sarclip.data.formats.common import (
+    check_path,
+    image_size,
+    list_files,
+    make_record,
+    not_empty,
+    read_each,
+    read_text,
+    save_bytes,
+    save_image,
+)
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record
 
 # %% ../../../nbs/api/data/formats/visdrone.ipynb #d40956e6
-CLASSES = ("pedestrian", "people", "bicycle", "car", "van", "truck", "tricycle", "awning-tricycle", "bus", "motor", "others")    # categories 1 to 11
+# categories 1 to 11
+CLASSES = (
+    "pedestrian",
+    "people",
+    "bicycle",
+    "car",
+    "van",
+    "truck",
+    "tricycle",
+    "awning-tricycle",
+    "bus",
+    "motor",
+    "others",
+)
 IMAGE = re.compile(r"(?:.*/)?(?P<part>[^/]*\b(?P<split>train|val|test)\b[^/]*)/images/(?P<stem>[^/]+)\.(?:jpg|png)")
 EXAMPLE = "VisDrone2019-DET-train/images/0000002_00005_d_0000014.jpg"
 ENDINGS = (".jpg", ".png")
@@ -36,21 +59,41 @@ def read_visdrone(
     options: dict | None = None,          # none are known
     problems: Problems | None = None,     # faulty files are reported here and left out; None: the first one raises
 ) -> Iterator[Record]:
-    "Records with upright boxes; ignored regions give none. Raises FileNotFoundError, or ValueError naming file and line."
+    """Records with upright boxes; ignored regions give none. Raises FileNotFoundError, or ValueError naming file and
+    line."""
     root = Path(root)
     texts = (path for path in list_files(root, (".txt",), problems, dataset) if path.parent.name == "annotations")
-    return not_empty(read_each(texts, lambda path: _record(root, path, dataset), root, dataset, problems), root, f"annotations such as those of {EXAMPLE}")
+    return not_empty(
+        read_each(texts, lambda path: _record(root, path, dataset), root, dataset, problems),
+        root,
+        f"annotations such as those of {EXAMPLE}",
+    )
+
 
 def _record(root: Path, path: Path, dataset: str) -> Record:
     folder = path.parent.parent / "images"
     image = next((folder / f"{path.stem}{e}" for e in ENDINGS if (folder / f"{path.stem}{e}").is_file()), None)
-    if image is None: raise Fault("missing_image", f"image {folder / path.stem}{ENDINGS[0]} of {path} does not exist; fetch the dataset again")
+    if image is None:
+        raise Fault(
+            "missing_image", f"image {folder / path.stem}{ENDINGS[0]} of {path} does not exist; fetch the dataset again"
+        )
     relative = image.relative_to(root).as_posix()
     match = IMAGE.fullmatch(relative)
-    if match is None: raise Fault("unknown_layout", f"{path} does not lie in a folder of its split, such as the annotation of {EXAMPLE}")
+    if match is None:
+        raise Fault(
+            "unknown_layout", f"{path} does not lie in a folder of its split, such as the annotation of {EXAMPLE}"
+        )
     lines = enumerate(read_text(path).split("\n"), 1)
     boxes = (_box(line, path, number) for number, line in lines if line.strip())
-    return make_record(dataset, relative, size=image_size(image), task="det", boxes=tuple(b for b in boxes if b is not None), split=match["split"])
+    return make_record(
+        dataset,
+        relative,
+        size=image_size(image),
+        task="det",
+        boxes=tuple(b for b in boxes if b is not None),
+        split=match["split"],
+    )
+
 
 def _box(line: str, path: Path, number: int) -> Box | None:
     parts = line.strip().rstrip(",").split(",")
@@ -58,9 +101,14 @@ def _box(line: str, path: Path, number: int) -> Box | None:
         x, y, width, height = map(float, parts[:4])
         category = int(parts[5])
     except (ValueError, IndexError): parts = []
-    if len(parts) != 8: raise Fault("bad_line", f"{path} line {number} is {line!r}, expected left,top,width,height,score,category,truncation,occlusion")
-    if category == 0: return None    # an ignored region
-    if not 1 <= category <= len(CLASSES): raise Fault("unknown_class", f"{path} line {number} has the category {category}, expected 0 to {len(CLASSES)}")
+    if len(parts) != 8:
+        raise Fault(
+            "bad_line",
+            f"{path} line {number} is {line!r}, expected left,top,width,height,score,category,truncation,occlusion",
+        )
+    if category == 0: return None  # an ignored region
+    if not 1 <= category <= len(CLASSES):
+        raise Fault("unknown_class", f"{path} line {number} has the category {category}, expected 0 to {len(CLASSES)}")
     # the millionth of a pixel: 0.1 + 0.2 shall be 0.3
     return Box(CLASSES[category - 1], x, y, round(x + width, 6), round(y + height, 6))
 
@@ -70,16 +118,24 @@ def write_visdrone(
     items: Iterable[tuple[Record, np.ndarray]],      # records with upright boxes of VisDrone's classes; uint8 pixels
     options: dict | None = None,                     # none are known
 ) -> None:
-    "Write images and text files. Raises ValueError when a path does not follow the layout, a box is oriented or of another class."
+    """Write images and text files. Raises ValueError when a path does not follow the layout, a box is oriented or of
+    another class."""
     for record, pixels in items:
         match = check_path(record, IMAGE, EXAMPLE)
-        if record.split != match["split"]: raise ValueError(f"record {record.image_id} is of split {record.split!r}, its path says {match['split']!r}")
+        if record.split != match["split"]:
+            raise ValueError(f"record {record.image_id} is of split {record.split!r}, its path says {match['split']!r}")
         for b in record.boxes:
             if b.polygon is not None or b.label not in CLASSES:
-                raise ValueError(f"record {record.image_id} has a box of {b.label!r} that is oriented or none of VisDrone's classes: {', '.join(CLASSES)}")
+                raise ValueError(
+                    f"record {record.image_id} has a box of {b.label!r} that is oriented or none of VisDrone's "
+                    f"classes: {', '.join(CLASSES)}"
+                )
         path = Path(root) / record.path
         save_image(path, pixels)
-        save_bytes(path.parent.parent / "annotations" / f"{path.stem}.txt", "".join(_line(b) for b in record.boxes).encode())
+        save_bytes(
+            path.parent.parent / "annotations" / f"{path.stem}.txt", "".join(_line(b) for b in record.boxes).encode()
+        )
+
 
 def _line(b: Box) -> str:
     numbers = (b.x0, b.y0, round(b.x1 - b.x0, 6), round(b.y1 - b.y0, 6))

@@ -12,7 +12,21 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from .common import child_of, element, list_files, make_record, not_empty, number_of, parse_xml, read_each, read_text, save_bytes, save_image, save_xml, text_of
+from sarclip.data.formats.common import (
+    child_of,
+    element,
+    list_files,
+    make_record,
+    not_empty,
+    number_of,
+    parse_xml,
+    read_each,
+    read_text,
+    save_bytes,
+    save_image,
+    save_xml,
+    text_of,
+)
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record
 
@@ -22,25 +36,41 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 def read_voc(
     root: Path,                      # folder that holds Annotations and JPEGImages
     dataset: str,                    # key in the manifest
-    options: dict | None = None,     # {"first_pixel": 1 or 0, number of the first pixel; "images": folder of the images}
+    # {"first_pixel": 1 or 0, number of the first pixel; "images": folder of the images}
+    options: dict | None = None,
     problems: Problems | None = None,    # receives the files that cannot be used; None: the first one raises
 ) -> Iterator[Record]:
     """Records from the XML files; image files are not opened.
 
-    Raises FileNotFoundError, or ValueError naming the file: broken XML, a missing tag, an image annotated twice. A class number that classes.txt does not list stays a number.
+    Raises FileNotFoundError, or ValueError naming the file: broken XML, a missing tag, an image annotated twice. A
+    class number that classes.txt does not list stays a number.
     """
     root, o = Path(root), {"first_pixel": 1, "images": "JPEGImages"} | (options or {})
     names, first, seen = _class_names(root / "classes.txt"), float(o["first_pixel"]), set()
     def record(path: Path) -> Record:
         tree = parse_xml(path)
         image = f"{o['images']}/{text_of(tree, 'filename', path)}"
-        if image in seen: raise Fault("duplicate_name", f"{path} annotates {image}, which another file annotates already")
-        size, boxes = child_of(tree, "size", path), tuple(_box(item, names, first, path) for item in tree.iter("object"))
+        if image in seen:
+            raise Fault("duplicate_name", f"{path} annotates {image}, which another file annotates already")
+        size, boxes = (
+            child_of(tree, "size", path),
+            tuple(_box(item, names, first, path) for item in tree.iter("object")),
+        )
         seen.add(image)
-        return make_record(dataset, image, size=(int(number_of(size, "width", path)), int(number_of(size, "height", path))), task="det", boxes=boxes,
-                           pixels="tiff" if image.endswith((".tif", ".tiff")) else "image")
+        return make_record(
+            dataset,
+            image,
+            size=(int(number_of(size, "width", path)), int(number_of(size, "height", path))),
+            task="det",
+            boxes=boxes,
+            pixels="tiff" if image.endswith((".tif", ".tiff")) else "image",
+        )
+
     xmls = list_files(root / "Annotations", (".xml",), problems, dataset)
-    return not_empty(read_each(xmls, record, root, dataset, problems), root, "annotations such as Annotations/000001.xml")
+    return not_empty(
+        read_each(xmls, record, root, dataset, problems), root, "annotations such as Annotations/000001.xml"
+    )
+
 
 def _box(item: Element, names: dict[str, str], first: float, path: Path) -> Box:
     label, ends = text_of(item, "name", path), child_of(item, "bndbox", path)
@@ -50,30 +80,56 @@ def _box(item: Element, names: dict[str, str], first: float, path: Path) -> Box:
 def _class_names(path: Path) -> dict[str, str]:
     if not path.is_file(): return {}
     pairs = [line.split(maxsplit=1) for line in read_text(path).splitlines() if line.strip()]
-    if any(len(pair) != 2 for pair in pairs): raise ValueError(f"{path} has a line without number and name, such as '0 ZSU_23_4'")
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"{path} has a line without number and name, such as '0 ZSU_23_4'")
     return {number: name.strip() for number, name in pairs}
 
 # %% ../../../nbs/api/data/formats/voc.ipynb #a7f2ab61
 def write_voc(
     root: Path,                                      # folder to fill
     items: Iterable[tuple[Record, np.ndarray]],      # records with upright boxes; uint8 pixels
-    options: dict | None = None,                     # as for the reader, and {"classes": names in the order of their numbers}, which writes numbers and classes.txt
+    # as for the reader, and {"classes": names in the order of their numbers}, which writes numbers and classes.txt
+    options: dict | None = None,
 ) -> None:
-    "Write images and XML. Raises ValueError when a path does not follow the layout, a box is oriented or of an unlisted class."
+    """Write images and XML. Raises ValueError when a path does not follow the layout, a box is oriented or of an
+    unlisted class."""
     o = {"first_pixel": 1, "images": "JPEGImages", "classes": ()} | (options or {})
     numbers = {name: str(i) for i, name in enumerate(o["classes"])}
     if numbers: save_bytes(Path(root) / "classes.txt", "".join(f"{n} {name}\n" for name, n in numbers.items()).encode())
     for record, pixels in items:
         path = PurePosixPath(record.path)
-        if path.parent.as_posix() != o["images"]: raise ValueError(f"record {record.image_id} does not lie in {o['images']}/, where its format keeps images")
-        if record.split: raise ValueError(f"record {record.image_id} is of split {record.split!r}, which VOC's XML cannot state; leave the split to the manifest's rules")
+        if path.parent.as_posix() != o["images"]:
+            raise ValueError(f"record {record.image_id} does not lie in {o['images']}/, where its format keeps images")
+        if record.split:
+            raise ValueError(
+                f"record {record.image_id} is of split {record.split!r}, which VOC's XML cannot state; leave the "
+                f"split to the manifest's rules"
+            )
         for b in record.boxes:
-            if b.polygon is not None or (numbers and b.label not in numbers): raise ValueError(f"record {record.image_id} has a box of {b.label!r} that is oriented or of a class the options do not list")
+            if b.polygon is not None or (numbers and b.label not in numbers):
+                raise ValueError(
+                    f"record {record.image_id} has a box of {b.label!r} that is oriented or of a class the options do "
+                    f"not list"
+                )
         save_image(Path(root) / record.path, pixels)
-        size = element("size", element("width", pixels.shape[1]), element("height", pixels.shape[0]), element("depth", 1 if pixels.ndim == 2 else 3))
+        size = element(
+            "size",
+            element("width", pixels.shape[1]),
+            element("height", pixels.shape[0]),
+            element("depth", 1 if pixels.ndim == 2 else 3),
+        )
         objects = [_object(b, numbers.get(b.label, b.label), float(o["first_pixel"])) for b in record.boxes]
-        save_xml(Path(root) / "Annotations" / f"{path.stem}.xml", element("annotation", element("filename", path.name), size, *objects))
+        save_xml(
+            Path(root) / "Annotations" / f"{path.stem}.xml",
+            element("annotation", element("filename", path.name), size, *objects),
+        )
+
 
 def _object(b: Box, label: str, first: float) -> Element:
     ends = zip(CORNERS, (b.x0 + first, b.y0 + first, b.x1 - 1 + first, b.y1 - 1 + first))
-    return element("object", element("name", label), element("difficult", 0), element("bndbox", *(element(tag, value) for tag, value in ends)))
+    return element(
+        "object",
+        element("name", label),
+        element("difficult", 0),
+        element("bndbox", *(element(tag, value) for tag, value in ends)),
+    )
