@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from browser import Browser
+
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("nbs", "sarclip", "profiles", "Snakefile", "data_manifest.yaml", "settings.ini")
 
@@ -102,3 +104,11 @@ def real_data() -> Path:
     if not (folder / "mstar_15_16_17deg.tar").is_file():
         pytest.skip(f"real data not found in {folder}; set SARCLIP_DATA to the folder of the archives")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    "A headless Chromium without network, one for each process of tests; a test that asks for it is skipped where it is missing."
+    chromium = Browser(tmp_path_factory.mktemp("browser"))
+    yield chromium
+    chromium.close()

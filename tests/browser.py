@@ -1,0 +1,98 @@
+"""A headless Chromium for the tests of pages: opens a file or an address, types, moves the pointer, keeps what goes wrong."""
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         "--use-angle=swiftshader", "--enable-unsafe-swiftshader",    # WebGL without a graphics card
+         "--hide-scrollbars", "--force-device-scale-factor=1",
+         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1")    # the network is cut
+MISSING = "Chromium or its driver is not installed (apt-get install chromium chromium-driver): pages are not tested"
+
+
+class Browser:
+    "One Chromium with an empty profile and no network; `driver` is Selenium's, for what has no method here."
+
+    def __init__(self, profile: Path):
+        found = [shutil.which(name) for name in ("chromium", "chromedriver")]
+        if None in found: pytest.skip(MISSING)
+        try:
+            from selenium import webdriver
+        except ImportError:
+            pytest.skip("selenium is not installed (pip install .[dev]): pages are not tested")
+        options = webdriver.ChromeOptions()
+        options.binary_location = found[0]
+        for flag in (*FLAGS, f"--user-data-dir={profile}"): options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(found[1]))
+        self.driver.set_page_load_timeout(60)
+        self.driver.set_script_timeout(60)
+
+    def open(self, page: Path | str, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        "Open a file of this machine, or an address, at a width in CSS pixels and in light or dark colours."
+        command = self.driver.execute_cdp_cmd
+        command("Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False})
+        command("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]})
+        self.clear()
+        self.driver.get(page.resolve().as_uri() if isinstance(page, Path) else page)
+
+    def clear(self) -> None:
+        "Forget the messages and requests so far."
+        for log in ("browser", "performance"): self.driver.get_log(log)
+
+    def run(self, script: str, *arguments: object) -> object:
+        "Run JavaScript in the page and return what it returns; an argument is `arguments[0]` and so on."
+        return self.driver.execute_script(script, *arguments)
+
+    def wait(self, script: str, seconds: float = 20) -> object:
+        "Wait until an expression of JavaScript is true, and return its value; TimeoutException where it stays false."
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        return WebDriverWait(self.driver, seconds, poll_frequency=.05).until(
+            lambda driver: driver.execute_script(f"return {script}"), f"never true: {script}")
+
+    def keys(self, *words: str) -> None:
+        "Press keys, on whatever has the focus; a special one is named, such as TAB, ENTER or ARROW_DOWN."
+        from selenium.webdriver import ActionChains, Keys
+
+        chain = ActionChains(self.driver, duration=0)
+        for word in words: chain.send_keys(getattr(Keys, word, word))
+        chain.perform()
+
+    def drag(self, points: list[tuple[float, float]], key: str | None = None) -> None:
+        "Press the button at the first point of the viewport, move through the others and let go; one point: only move there."
+        from selenium.webdriver import ActionChains, Keys
+        from selenium.webdriver.common.actions.action_builder import ActionBuilder
+
+        if key: ActionChains(self.driver).key_down(getattr(Keys, key)).perform()
+        builder = ActionBuilder(self.driver, duration=20)
+        builder.pointer_action.move_to_location(*map(int, points[0]))
+        if len(points) > 1:
+            builder.pointer_action.pointer_down()
+            for point in points[1:]: builder.pointer_action.move_to_location(*map(int, point))
+            builder.pointer_action.pointer_up()
+        builder.perform()
+        if key: ActionChains(self.driver).key_up(getattr(Keys, key)).perform()
+
+    def errors(self) -> list[str]:
+        "What the console called an error since the page was opened."
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+    def requests(self) -> list[str]:
+        "Addresses asked for since the page was opened, other than files of this machine and what stands in the page itself."
+        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        return [url for url in asked if not url.startswith(("file:", "data:", "blob:", "about:", "chrome:"))]
+
+    def picture(self, path: Path) -> Path:
+        "Save what the window shows as a PNG file."
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.driver.get_screenshot_as_file(str(path))
+        return path
+
+    def close(self) -> None:
+        "End the browser."
+        self.driver.quit()
