@@ -104,8 +104,8 @@ def letterbox(
         raise ValueError(f"letterbox needs 8-bit pixels, got {image.dtype}; apply to_uint8 first")
     if size < 1: raise ValueError(f"letterbox size must be at least 1 pixel, got {size}")
     height, width = image.shape[:2]
-    scale = size / max(height, width)
-    fit = max(1, round(width * scale)), max(1, round(height * scale))    # Pillow wants (width, height)
+    ratio = max(height, width) / size    # divided by, as OpenCLIP does: half a pixel then rounds to the same side
+    fit = max(1, round(width / ratio)), max(1, round(height / ratio))    # Pillow wants (width, height)
     if fit == (width, height): return centre_crop(image, size)
     return centre_crop(np.asarray(Image.fromarray(image).resize(fit, Image.Resampling.BILINEAR)), size)
 

@@ -68,7 +68,7 @@ def load_image(
         raise ValueError(f"image {record.image_id} could not be prepared: {error}") from error
 
 # %% ../../nbs/api/training/00_loader.ipynb #c5acfb77
-CACHE_VERSION = 2    # raise it when the same file would give other pixels
+CACHE_VERSION = 3    # raise it when the same file would give other pixels
 
 def _cache_key(records: pd.DataFrame, files: list[Path], size: int) -> str:
     digest = hashlib.sha256(json.dumps([CACHE_VERSION, size]).encode())
