@@ -9,7 +9,7 @@ import pytest
 import sarclip    # before open_clip, which imports torchvision
 from sarclip.data.manifest import load_manifest
 from sarclip.captions.outputs import write_shards
-from sarclip.captions.pairs import read_table
+from sarclip.captions.pairs import read_table, sar_names
 
 BUILT = "tiny/data/01_build_dataset"
 
@@ -19,14 +19,22 @@ def built(studied) -> Path:
     return studied.runs / BUILT
 
 
-def test_open_clip_reads_the_csv(built, monkeypatch):
+def test_open_clip_reads_the_csv_from_any_folder(built, tmp_path, monkeypatch):
     data = pytest.importorskip("open_clip_train.data", reason="open_clip's trainer needs webdataset")
-    monkeypatch.chdir(built)
-    rows = data.CsvDataset("train.csv", lambda image: image.size, "imgpath", "caption", ",", tokenizer=lambda texts: texts)
+    monkeypatch.chdir(tmp_path)
+    rows = data.CsvDataset(str(built / "train.csv"), lambda image: image.size, "imgpath", "caption", ",", tokenizer=lambda texts: texts)
     assert len(rows) > 100
     for i in (0, len(rows) // 2, len(rows) - 1):
         size, caption = rows[i]
         assert min(size) > 10 and caption in set(read_table(built / "pairs.parquet").caption)
+
+
+def test_every_image_is_in_the_csv_or_has_a_reason(built):
+    pairs = read_table(built / "pairs.parquet")
+    shown, left_out = pd.read_csv(built / "train.csv"), pd.read_csv(built / "train_left_out.csv")
+    assert shown.imgpath.str.contains("/opensarship/").any(), "ship chips are 8-bit TIFFs, which Pillow opens"
+    train = pairs[(pairs.split == "train") & pairs.dataset.isin(sar_names(load_manifest()))]
+    assert shown.imgpath.nunique() + len(left_out) == train.image_id.nunique() and (left_out.reason != "").all()
 
 
 def test_webdataset_reads_the_shards(built, tmp_path):

@@ -4,11 +4,14 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from PIL import Image
 
+from sarclip.captions.outputs import write_csv
 from sarclip.core.files import unpack
+from sarclip.core.records import records_to_frame
 from sarclip.data.formats.masks import read_masks
 from sarclip.data.manifest import load_manifest
 from sarclip.data.prepare import prepare
@@ -119,3 +122,11 @@ def test_pixels_of_every_kind_read(datasets):
         for record in records[:: max(1, len(records) // 20)]:
             pixels = load_pixels(folder / name, record)
             assert pixels.ndim in (2, 3) and np.ptp(pixels) > 0, record.path
+
+
+def test_every_ship_chip_is_in_the_csv_for_open_clip(datasets, tmp_path):
+    folder, _, found = datasets
+    records = records_to_frame(found["opensarship"]).assign(root="opensarship")
+    pairs = pd.DataFrame({"image_id": records.image_id, "caption": "A ship."})
+    assert write_csv(pairs, records, folder, tmp_path / "train.csv") == len(records) == 318    # 8-bit TIFFs
+    assert pd.read_csv(tmp_path / "train_left_out.csv").empty
