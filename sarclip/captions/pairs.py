@@ -9,7 +9,6 @@ __all__ = ['PAIR_COLUMNS', 'COUNTS', 'build_pairs', 'move_images', 'vocabulary',
 # %% ../../nbs/api/captions/03_pairs.ipynb #d0b13c33
 import json
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from .templates import admissible_facts, caption_record, human_facts
+from ..core.paper import paper_values
 from ..core.files import atomic_path
 from ..core.records import Record, records_to_frame
 
@@ -152,7 +151,7 @@ def table1(
 ) -> pd.DataFrame:    # source, dataset, state, then each count as found and with the suffix _paper; NA: absent, or a
                       # dash in the paper
     "The SAR sources counted, beside Table I of the paper."
-    paper = yaml.safe_load((files("sarclip.core") / "paper_tables.yaml").read_text(encoding="utf-8"))["table1_dataset"]
+    paper = paper_values()["table1_dataset"]
     columns, total = paper.pop("columns"), "SARCLIP-1M"
     datasets = {d.table1 or name: name for name, d in manifest.datasets.items() if d.role == "sar"}
     counts = {

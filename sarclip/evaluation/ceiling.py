@@ -9,15 +9,14 @@ __all__ = ['BOXES_PER_IMAGE', 'SIDE', 'MSTAR_FOLDERS', 'table1_records', 'table1
 # %% ../../nbs/api/evaluation/09_ceiling.ipynb #39f42ec3
 import json
 from collections.abc import Iterator
-from importlib.resources import files
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import yaml
 from matplotlib.figure import Figure
 
+from ..core.paper import paper_values
 from ..data.manifest import Dataset, Manifest
 from ..captions.pairs import build_pairs, sar_names, test_pairs
 from ..core.records import Box, Record
@@ -39,16 +38,12 @@ def table1_records(
     "Records without images, in the numbers of Table I; ValueError for another part or share."
     if part not in ("train", "val"): raise ValueError(f"Table I counts train and val, got {part!r}")
     if not 0 < share <= 1: raise ValueError(f"share must lie above 0 and at most at 1, got {share}")
-    paper = _table1()
+    paper = paper_values()["table1_dataset"]
     for name, dataset in manifest.datasets.items():
         if dataset.table1 not in paper: continue
         counts = dict(zip(paper["columns"], paper[dataset.table1]))
         n = round(share * (counts[f"{part}_images"] or 0))
         yield from _records(name, dataset, part, n, np.random.default_rng([seed, *f"{name}/{part}".encode()]))
-
-def _table1() -> dict:
-    return yaml.safe_load((files("sarclip.core") / "paper_tables.yaml").read_text(encoding="utf-8"))["table1_dataset"]
-
 
 def _records(name: str, dataset: Dataset, part: str, n: int, rng: np.random.Generator) -> Iterator[Record]:
     labels = [f"folder {i + 1}" for i in range(MSTAR_FOLDERS)] if name == "mstar" else list(dataset.classes)
@@ -136,7 +131,7 @@ def table1_pairs(
     manifest: Manifest,    # knows which dataset is which row of Table I
 ) -> dict[str, int]:       # dataset → pairs, where the paper has any
     "Test pairs of each source as Table I prints them."
-    paper = _table1()
+    paper = paper_values()["table1_dataset"]
     return {
         name: n
         for name, d in manifest.datasets.items()

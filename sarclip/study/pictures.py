@@ -18,6 +18,8 @@ import seaborn as sns
 import yaml
 from matplotlib.figure import Figure
 
+from ..core.paper import paper_values
+
 # %% ../../nbs/api/study/03_pictures.ipynb #2ed60f56
 def caption_figure(
     pairs: pd.DataFrame,    # columns dataset, caption, family
@@ -108,7 +110,7 @@ def figure1(
 ) -> Figure:
     "Images against captions of remote sensing's image-text datasets (paper Fig. 1)."
     peers = pd.DataFrame(yaml.safe_load((files("sarclip.study") / "peer_datasets.yaml").read_text(encoding="utf-8")))
-    total = yaml.safe_load((files("sarclip.core") / "paper_tables.yaml").read_text(encoding="utf-8"))["table1_dataset"]
+    total = paper_values()["table1_dataset"]
     paper = dict(zip(total["columns"], total["SARCLIP-1M"]))
     ours = [
         {

@@ -15,12 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from fractions import Fraction
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
+
+from ..core.paper import paper_values
 
 # %% ../../nbs/api/study/02_tables.ipynb #073c6d72
 KEYS = {
@@ -37,7 +38,7 @@ VALUES = {1: ["train_images", "train_captions", "val_images", "val_captions", "t
 
 @functools.cache
 def _source() -> dict[str, Any]:
-    return yaml.safe_load(files("sarclip.core").joinpath("paper_tables.yaml").read_text(encoding="utf-8"))
+    return paper_values()
 
 def paper_tables() -> dict[int, pd.DataFrame]:    # table number → frame, rows in the paper's order
     """The paper's Tables I, III, IV, V and VI; percentages except Table I's counts; a missing value is a dash in the
