@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from ..core.files import atomic_path
-from ..data.imaging import Tone, picture
+from ..data.imaging import Tone, gray_if_gray, picture
 from ..data.pixels import load_pixels
 from ..core.records import Record, frame_to_records
 
@@ -61,9 +61,7 @@ def load_image(
     "One image as the model will see it; FileNotFoundError or ValueError names it."
     try:
         pixels = load_pixels(root, record)
-        # gray stored as colour
-        if pixels.ndim == 3 and pixels.shape[2] == 3 and (pixels == pixels[..., :1]).all(): pixels = pixels[..., 0]
-        return picture(pixels, tone, crop, size)
+        return picture(gray_if_gray(pixels), tone, crop, size)
     except ValueError as error:
         raise ValueError(f"image {record.image_id} could not be prepared: {error}") from error
 
