@@ -84,7 +84,7 @@ def _decode(data: bytes) -> np.ndarray:
     if data.lstrip().startswith(MAGIC["phoenix"]): return _from_disk(data, lambda path: read_phoenix(path)[1])
     if data.startswith(MAGIC["tiff"]):
         try: return _from_disk(data, read_tiff)
-        except ImportError: pass    # its compression needs rasterio, which is not installed; Pillow knows the common ones
+        except ImportError: pass    # needs rasterio, which is not installed; Pillow knows common ones
     with Image.open(io.BytesIO(data)) as image: return image_pixels(image)
 
 def _from_disk(data: bytes, read: Callable[[Path], np.ndarray]) -> np.ndarray:
@@ -119,7 +119,7 @@ def read_picture(
 def list_pictures(
     images: PictureSource | Iterable[PictureSource],    # one picture, several, a folder, or a stack (N, H, W, C)
 ) -> tuple[list[PictureSource], list[str]]:             # pictures, and a name for each; names in a folder start there
-    "Whatever holds pictures, as a list. Raises ValueError where there are none, FileNotFoundError for a missing folder."
+    "Whatever holds pictures, as a list. Raises ValueError where there are none."
     if isinstance(images, str | os.PathLike) and Path(images).is_dir():
         found = find_pictures(images)
         return found, [path.relative_to(images).as_posix() for path in found]

@@ -39,7 +39,7 @@ def write_pictures(
 # %% ../../nbs/api/evaluation/17_interchange.ipynb #87576204
 def write_sarvlm_csv(
     path: Path,                   # the file
-    names: Sequence[str],         # picture of each pair, relative to the script's image folder
+    names: Sequence[str],         # path of each pair's picture, as the script shall open it
     captions: Sequence[str],
 ) -> None:
     "Write the pairs as SARVLM's evaluation reads them."
@@ -64,9 +64,15 @@ def write_karpathy_json(
     "Write the pairs as RemoteCLIP's retrieval evaluation reads them, all in split `test`."
     _check_pairs(names, captions)
     images = [{"filename": name, "imgid": i, "sentids": [i], "split": "test",
-               "sentences": [{"raw": text, "tokens": text.lower().rstrip(".").split(), "imgid": i, "sentid": i}]}
-              for i, (name, text) in enumerate(zip(names, captions))]
+               "sentences": [_sentence(text, i, i)]} for i, (name, text) in enumerate(zip(names, captions))]
+    if len(set(names)) == len(names):    # each has one sentence, which RemoteCLIP's script would take apart
+        images[0]["sentids"].append(len(names))
+        images[0]["sentences"].append(_sentence(captions[0], 0, len(names)))
     write_json(Path(path), {"dataset": dataset, "images": images})
+
+
+def _sentence(text: str, image: int, number: int) -> dict[str, str | int | list[str]]:
+    return {"raw": text, "tokens": text.lower().rstrip(".").split(), "imgid": image, "sentid": number}
 
 
 def export_test_set(
@@ -78,7 +84,8 @@ def export_test_set(
     if len(test) != len(images):
         raise ValueError(f"each pair needs its picture, got {len(test)} pairs and {len(images)} pictures")
     names = write_pictures(Path(folder) / "images", images)
-    write_sarvlm_csv(Path(folder) / "test.csv", names, list(test.caption))
+    places = [str((Path(folder) / "images" / name).resolve()) for name in names]
+    write_sarvlm_csv(Path(folder) / "test.csv", places, list(test.caption))
     write_karpathy_json(Path(folder) / "dataset.json", names, list(test.caption))
 
 # %% ../../nbs/api/evaluation/17_interchange.ipynb #440d0910
