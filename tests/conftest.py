@@ -57,10 +57,17 @@ class Project:
         return self.call(*STUDY, *words)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tests that share the finished study run in one process, or each process would make it anew.
+
+    As each test is found: once all are, pytest-xdist has read the groups already.
+    """
+    if "studied" in item.fixturenames: item.add_marker(pytest.mark.xdist_group("studied"))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    "Tests that share the finished study run in one process, or each process would make it anew."
-    for item in items:
-        if "studied" in item.fixturenames: item.add_marker(pytest.mark.xdist_group("studied"))
+    "The longest group first, so that at the end no process waits for it."
+    items.sort(key=lambda item: "studied" not in item.fixturenames)
 
 
 STUDY = ("snakemake", "--cores", "all", "--nolock", "--rerun-incomplete", "--keep-going", "--quiet", "host", "reason", "rules", "--config", "profile=tiny")
