@@ -6,7 +6,6 @@
 __all__ = ['save_checkpoint', 'load_checkpoint']
 
 # %% ../../nbs/api/models/07_checkpoint.ipynb #e120cdee
-import json
 from pathlib import Path
 
 import open_clip
@@ -16,7 +15,7 @@ from safetensors.torch import save_file
 from ..core.files import atomic_path, write_json
 from .factory import Encoder, create
 from .harma import add_harma
-from .weights import apply_weights, load_weights
+from .weights import apply_weights, load_weights, saved_description
 
 # %% ../../nbs/api/models/07_checkpoint.ipynb #907f555f
 def save_checkpoint(
@@ -45,14 +44,11 @@ def load_checkpoint(
     description = Path(folder) / "open_clip_config.json"
     if not description.is_file():
         raise FileNotFoundError(f"{description} does not exist; {folder} is no checkpoint folder")
-    try:
-        saved = json.loads(description.read_text(encoding="utf-8"))
-        backbone, preprocess = saved["backbone"], saved["preprocess_cfg"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{description} does not name its backbone and preprocessing; save the checkpoint again"
-        ) from error
     weights = Path(folder) / "model.safetensors"
+    saved = saved_description(weights)
+    backbone, preprocess = saved.get("backbone"), saved.get("preprocess_cfg")
+    if backbone is None or preprocess is None:
+        raise ValueError(f"{description} does not name its backbone and preprocessing; save the checkpoint again")
     if "harma" not in saved: return create(backbone, weights=weights, device=device, preprocess=preprocess)
     encoder = add_harma(create(backbone, device=device, preprocess=preprocess), **saved["harma"])
     apply_weights(encoder.model, load_weights(weights), source=f"weights {weights}")
