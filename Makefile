@@ -12,8 +12,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # long spinning made a training seven times slower; this much keeps two thirds of its speed there, and costs 7% where it is alone.
 export GOMP_SPINCOUNT ?= 100000
 ifneq ($(DATA),)
-export SARCLIP_DATA := $(abspath $(DATA))
+export SARCLIP_DATA := $(if $(filter /%,$(firstword $(DATA))),,$(CURDIR)/)$(DATA)
 endif
+# What a user may set reaches commands through the environment, where a shell reads it as one word and runs none of it.
+export PROFILE BACKBONES INITS
 
 NUMBERED := $(sort $(wildcard nbs/*.ipynb))
 API := $(sort $(wildcard nbs/api/*/*.ipynb nbs/api/*/*/*.ipynb))
@@ -27,8 +29,8 @@ ORACLES := clip-benchmark==1.6.2 torchcvnn==0.10.0
 
 study: .venv/ready
 	snakemake --cores all --nolock --rerun-incomplete --keep-going --quiet host reason rules \
-	  --config profile=$(PROFILE) backbones="$(BACKBONES)" inits="$(INITS)"
-	@sarclip-report $(PROFILE)
+	  --config profile="$$PROFILE" backbones="$$BACKBONES" inits="$$INITS"
+	@sarclip-report "$$PROFILE"
 
 # The numbered notebooks run one after the other, in name order: they make each other's inputs. The others stand alone.
 # They and pytest share the cores; pytest's output is kept until they are done, so that its summary is what is read last.

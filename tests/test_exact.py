@@ -265,9 +265,10 @@ def test_every_released_format_loads(kind: str, tiny: str, tmp_path: Path, monke
     with torch.no_grad(): assert (encode_image(encoder.model, batch(64, 2)) - encode_image(source.model, batch(64, 2))).abs().max() < (1e-6 if kind != "TorchScript" else 1e-2)
 
 
-def test_quickgelu_mismatch_is_caught(tiny: str, tmp_path: Path):
+def test_quickgelu_mismatch_is_caught(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     quick = write(create("tiny-quickgelu").model, "TorchScript", tmp_path / "quick.pt")
     smooth = write(create("tiny").model, "TorchScript", tmp_path / "smooth.pt")
+    for archive in (quick, smooth): monkeypatch.setitem(KNOWN_ARCHIVES, sha256_file(archive), "made here")
     with pytest.raises(ValueError, match="trained with QuickGELU and backbone 'tiny' computes GELU; choose tiny-quickgelu"): create("tiny", weights=quick)
     with pytest.raises(ValueError, match="trained with GELU and backbone 'tiny-quickgelu' computes QuickGELU; choose tiny$"): create("tiny-quickgelu", weights=smooth)
     with pytest.raises(ValueError, match="trained with GELU"): starting_point("rs5m", "tiny", weights=smooth)
