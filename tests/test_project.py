@@ -1,4 +1,5 @@
 """The project's own order: notebooks and module agree, outputs are there, imports are light."""
+import ast
 import configparser
 import json
 import re
@@ -39,6 +40,29 @@ def test_numbered_notebook_narrates_and_holds_no_library_code(path):
     assert sum("parameters" in c.metadata.get("tags", []) for c in cells) == 1
     assert not [c.source for c in cells if c.cell_type == "code" and re.search(r"^(def|class) ", c.source, re.M)]
     assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
+
+
+PACKAGES = ["core", "data", "captions", "models", "training", "evaluation", "explore", "study", "use"]
+
+
+def test_packages_import_only_what_stands_before_them():
+    wrong = []
+    for path in sorted((ROOT / "sarclip").rglob("*.py")):
+        package, *inside = path.relative_to(ROOT / "sarclip").with_suffix("").parts
+        if not inside: continue    # the package itself, whose lazy names may come from anywhere
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom): continue
+            up = len(inside) + 1 - node.level if node.level else 0
+            whole = [*(package, *inside)[:up], *(node.module or "").split(".")] if node.level else (node.module or "").split(".")[1:]
+            if (node.level or (node.module or "").startswith("sarclip.")) and whole[0] in PACKAGES and PACKAGES.index(whole[0]) > PACKAGES.index(package):
+                wrong.append(f"{path.name} imports {'.'.join(whole)}")
+    assert wrong == []
+    assert sorted(PACKAGES) == sorted(p.name for p in (ROOT / "sarclip").iterdir() if (p / "__init__.py").is_file())
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, sarclip\nassert not {'torch', 'numpy', 'pandas', 'pydantic', 'PIL'} & set(sys.modules)\nassert callable(sarclip.load) and 'torch' in sys.modules\nimport open_clip"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_heavy_imports_are_paid_only_by_their_users():

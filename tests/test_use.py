@@ -62,3 +62,8 @@ def open_clip_features(place: str, folder: Path) -> tuple[np.ndarray, np.ndarray
 
 def test_plain_open_clip_agrees_on_files(checkpoint, folder, study):
     for got, wanted in zip(open_clip_features(f"local-dir:{checkpoint}", folder), study): assert np.abs(got - wanted).max() < 1e-5
+
+
+def test_load_agrees_on_files(checkpoint, folder, study):
+    model = sarclip.load(checkpoint, device="cpu")
+    for got, wanted in zip((model.encode_images(folder), model.encode_texts(TEXTS)), study): assert np.abs(got - wanted).max() < 1e-5
