@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TILE', 'OVERLAP', 'INDEX', 'Index', 'open_index', 'Indexed', 'build_index']
 
-# %% ../../nbs/api/explore/08_index.ipynb #e7d6a58d
+# %% ../../nbs/api/explore/08_index.ipynb #09ce2bf2
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from .store import StoredFile, TileStore
 from .tiles import WHOLE, Place, Scene, Window, open_scene, picture_files, tile_windows, usual_tone
 from ..models.factory import Encoder
 
-# %% ../../nbs/api/explore/08_index.ipynb #39679a08
+# %% ../../nbs/api/explore/08_index.ipynb #ca4c6686
 TILE, OVERLAP = 512, 64    # pixels: what a scene is cut into where nothing else is asked for
 INDEX = Path(".sarclip") / "search.sqlite"    # in the folder it belongs to, hidden from the search for pictures
 
@@ -54,7 +54,8 @@ class Index:
     ) -> np.ndarray:                                     # float32 (D,), length 1
         "A query as a vector."
         if isinstance(query, str):
-            if not query.strip(): raise ValueError("the query is empty; say in words what to look for, or give a picture")
+            if not query.strip():
+                raise ValueError("the query is empty; say in words what to look for, or give a picture")
             return text_features(self.encoder, [query.strip()])[0]
         if isinstance(query, np.ndarray) and query.ndim == 1: return self._checked(query)
         size, tone = self.encoder.image_size, self.store.about["tone"]
@@ -86,7 +87,7 @@ def _stacked(pictures: list[np.ndarray]) -> np.ndarray:
     if all(p.ndim == 2 for p in pictures): return np.stack(pictures)[..., None]
     return np.stack([np.repeat(p[..., None], 3, 2) if p.ndim == 2 else p for p in pictures])
 
-# %% ../../nbs/api/explore/08_index.ipynb #997fc2bf
+# %% ../../nbs/api/explore/08_index.ipynb #8c28692a
 def open_index(
     encoder: Encoder,            # the model that the index was made with
     path: Path,                  # the index, or the folder that it belongs to
@@ -121,8 +122,8 @@ class Indexed:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.added} new, {self.changed} changed, {self.unchanged} unchanged and {self.removed} removed pictures; "
-            f"{self.tiles} tiles encoded, {len(self.index)} in the index; {self.others} other files passed over"
+            f"{self.added} new, {self.changed} changed, {self.unchanged} unchanged and {self.removed} removed "
+            f"pictures; {self.tiles} tiles encoded, {len(self.index)} in the index; {self.others} other files passed over"
         ]
         return "\n".join([*lines, *(f"{p.where}: {p.what}" for p in self.problems)])
 
@@ -144,7 +145,9 @@ def build_index(
     folder, problems = Path(folder).resolve(), Problems()
     names, others = picture_files(folder, problems)
     if not names:
-        raise ValueError(f"{folder} holds no pictures, only {others} other files; name a folder with PNG, JPEG or TIFF files")
+        raise ValueError(
+            f"{folder} holds no pictures, only {others} other files; name a folder with PNG, JPEG or TIFF files"
+        )
     index = _open_or_create(encoder, folder, Path(path) if path else folder / INDEX, tile, overlap, tone)
     store, known = index.store, index.store.files()
     with store.transaction():
@@ -166,9 +169,11 @@ def build_index(
             writer.forget(name)
     writer.flush()
     if not len(index):
-        raise ValueError(f"none of the {len(names)} pictures of {folder} can be read; the first: {next(iter(problems)).what}")
+        first = next((p.what for p in problems), "they hold no data")
+        raise ValueError(f"none of the {len(names)} pictures of {folder} can be read; the first: {first}")
     store.prepare()
-    return Indexed(index, **counts, removed=len(known.keys() - set(names)), tiles=writer.encoded, others=others, problems=problems)
+    removed = len(known.keys() - set(names))
+    return Indexed(index, **counts, removed=removed, tiles=writer.encoded, others=others, problems=problems)
 
 def _open_or_create(
     encoder: Encoder, folder: Path, path: Path, tile: int | None, overlap: int | None, tone: Tone | None

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PROBED', 'TRAINED_ON', 'ROUNDS', 'GROWTH', 'InvertedLists']
 
-# %% ../../nbs/api/explore/06_lists.ipynb #98152693
+# %% ../../nbs/api/explore/06_lists.ipynb #f80082bb
 import math
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.files import atomic_path
 
-# %% ../../nbs/api/explore/06_lists.ipynb #e6141461
+# %% ../../nbs/api/explore/06_lists.ipynb #25d56133
 PROBED = 1 / 16         # share of the lists that a query looks into
 TRAINED_ON = 64         # vectors a list that k-means sees
 ROUNDS = 10             # of k-means
@@ -103,7 +103,7 @@ class InvertedLists:
         faiss = _faiss()
         if not Path(path).is_file(): raise FileNotFoundError(f"there are no lists at {path}")
         try: index = faiss.read_index(str(path))
-        except RuntimeError as error: raise ValueError(f"{path} holds no whole lists; they must be made anew") from error
+        except RuntimeError as error: raise ValueError(f"{path} holds no whole lists; delete it") from error
         if not isinstance(index, faiss.IndexIVF): raise ValueError(f"{path} holds a {type(index).__name__}, not lists")
         return cls(index)
 

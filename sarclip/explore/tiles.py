@@ -6,7 +6,7 @@
 __all__ = ['PICTURES', 'WHOLE', 'CACHE_MB', 'Ring', 'picture_files', 'how_read', 'Window', 'tile_windows', 'Place', 'Scene',
            'open_scene', 'usual_tone', 'wgs84_rings']
 
-# %% ../../nbs/api/explore/05_tiles.ipynb #0b5345c3
+# %% ../../nbs/api/explore/05_tiles.ipynb #59dc6246
 import contextlib
 import os
 import warnings
@@ -23,7 +23,7 @@ from ..data.formats.common import list_files
 from ..data.imaging import Tone, amplitude, apply_tone, to_uint8, tone_limits
 from ..data.pixels import MAGIC, load_pixels
 
-# %% ../../nbs/api/explore/05_tiles.ipynb #a0b3f89b
+# %% ../../nbs/api/explore/05_tiles.ipynb #4ff594a8
 PICTURES = {suffix: "image" for suffix in (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".jp2")} | {
     suffix: "tiff" for suffix in (".tif", ".tiff")
 }    # ending → how the pixels are read
@@ -51,7 +51,7 @@ def how_read(
     if (how := PICTURES.get(path.suffix.lower())) is not None: return how
     with open(path, "rb") as file: return "phoenix" if file.read(32).lstrip().startswith(MAGIC["phoenix"]) else None
 
-# %% ../../nbs/api/explore/05_tiles.ipynb #07945e0a
+# %% ../../nbs/api/explore/05_tiles.ipynb #2a6ff887
 class Window(NamedTuple):
     "A rectangle of a picture, pixels, x to the right, y down."
     x: int         # left edge
@@ -78,7 +78,7 @@ def _starts(length: int, tile: int, overlap: int) -> tuple[list[int], int]:
     if length <= tile: return [0], length
     return [*range(0, length - tile, tile - overlap), length - tile], tile
 
-# %% ../../nbs/api/explore/05_tiles.ipynb #ba41d839
+# %% ../../nbs/api/explore/05_tiles.ipynb #43066c2b
 WHOLE = 4096 * 4096    # pixels of the largest picture that is read at once
 CACHE_MB = 256         # decoded blocks that GDAL keeps
 
@@ -121,7 +121,7 @@ def _in(pixels: np.ndarray, window: Window) -> np.ndarray | None:
     # a picture that is black as a whole is still a picture
     return part if part.any() or part.shape == pixels.shape else None
 
-# %% ../../nbs/api/explore/05_tiles.ipynb #74e0fe72
+# %% ../../nbs/api/explore/05_tiles.ipynb #bbaa2955
 @contextlib.contextmanager
 def open_scene(
     path: Path,                                   # a picture, see `picture_files`
@@ -158,6 +158,7 @@ def open_scene(
         yield Scene(image.shape[1], image.shape[0], tone, limits, unplaced, image, ground)
 
 def _unreadable(path: Path, error: BaseException) -> Fault:
+    if isinstance(error, ImportError): return Fault("needs_rasterio", f"{path.name}: {error}")
     reason = str(error).replace(f"{path.parent}{os.sep}", "")
     return Fault("unreadable", f"{path.name} is not a whole picture ({type(error).__name__}: {reason}); replace it")
 
@@ -175,12 +176,15 @@ def usual_tone(
     "How pixels become 8 bits where nobody chose: 8-bit ones stay, complex ones in decibels, others by percentiles."
     if np.iscomplexobj(pixels): return "db"
     if pixels.ndim == 3 and pixels.shape[2] not in (1, 3): return "percentile"
-    finite = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else None
+    if pixels.dtype.kind != "f": return "none" if pixels.dtype == np.uint8 else "percentile"
     # floats: 8-bit files with pixels without data
-    eight_bit = finite is not None and finite.size and not (finite % 1).any() and 0 <= finite.min() <= finite.max() <= 255
-    return "none" if pixels.dtype == np.uint8 or eight_bit else "percentile"
+    values = pixels[np.isfinite(pixels)]
+    whole = values.size and not (values % 1).any() and values.min() >= 0 and values.max() <= 255
+    return "none" if whole else "percentile"
 
-# %% ../../nbs/api/explore/05_tiles.ipynb #4ad93b74
+# %% ../../nbs/api/explore/05_tiles.ipynb #b4b4e615
+_INSTALL = "pip install 'sarclip[geo]'"
+
 def _open_tiff(path: Path, stack: contextlib.ExitStack) -> tuple[Any, str]:
     "rasterio's dataset, or None and a note where rasterio is not installed."
     import tifffile
@@ -188,8 +192,8 @@ def _open_tiff(path: Path, stack: contextlib.ExitStack) -> tuple[Any, str]:
     except ImportError:
         with tifffile.TiffFile(path) as file: page = file.pages[0]
         if page.imagewidth * page.imagelength > WHOLE:
-            raise ImportError(f"pictures of more than {WHOLE:,} pixels need rasterio: pip install 'sarclip[geo]'") from None
-        return None, "states its place, which needs rasterio: pip install 'sarclip[geo]'" if page.is_geotiff else ""
+            raise ImportError(f"more than {WHOLE:,} pixels are read with rasterio; {_INSTALL}") from None
+        return None, f"its place is read with rasterio; {_INSTALL}" if page.is_geotiff else ""
     stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
