@@ -110,7 +110,7 @@ def test_killed_study_resumes_without_redoing_finished_steps(fresh):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     stamp = done.stat().st_mtime_ns
-    status, output = fresh.call(*STUDY[:-2], "--until", "train_stage1", *STUDY[-2:])
+    status, output = fresh.call(*STUDY[:-3], "--until", "train_stage1", *STUDY[-3:])
     assert status == 0, output[-3000:]
     assert done.stat().st_mtime_ns == stamp and "▶ 00_data" not in output and "▶ 02_train_stage1" in output
 

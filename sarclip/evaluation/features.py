@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ..core.numerics import repeatable
 from ..core.files import atomic_path
 from ..training.loader import preprocess, to_tensor
 from ..models.encode import encode_image, encode_text
@@ -128,7 +129,7 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode(): yield
+        with torch.inference_mode(), repeatable(next(model.parameters()).device): yield
     finally: model.train(training)
 
 

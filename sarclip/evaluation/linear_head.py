@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from ..core.numerics import repeatable
 from .features import Features, as_arrays, as_unit_arrays
 from .recognition import Recognition, check_parts, choose_strength, class_indices, standardiser
 
@@ -106,12 +107,10 @@ def fit_head(
     turned = torch.from_numpy(np.column_stack([standard @ axes.T, np.ones(len(x))]).astype(np.float32))
     stretch = np.divide(1, scale, out=np.zeros(len(scale)), where=scale > 0)
     first = np.column_stack([start.weight * stretch @ axes.T, start.weight @ mean + start.bias]).T
-    last = (
-        _adamw(turned, torch.from_numpy(y), torch.from_numpy(first).float(), x.shape[1] / (strength * len(x)), config)
-        .double()
-        .numpy()
-        .T
-    )
+    ridge = x.shape[1] / (strength * len(x))
+    with repeatable(turned.device):
+        found = _adamw(turned, torch.from_numpy(y), torch.from_numpy(first).float(), ridge, config)
+    last = found.double().numpy().T
     if not np.isfinite(last).all():
         raise FloatingPointError(f"the linear head diverged at learning rate {config.lr:g}; lower it")
     weight = last[:, :-1] @ axes * scale

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
+from ..core.numerics import repeatable
 from ..training.augment import augment
 from ..training.loader import to_tensor
 from ..models.factory import Encoder, create
@@ -31,13 +32,19 @@ def train_twin(
 ) -> Encoder:                                # in evaluation mode; its text tower never learned
     """Train the backbone's image tower by class labels from random weights; ValueError for labels that are no class or
     for less than one batch."""
-    truth = torch.from_numpy(class_indices(labels, classes)).to(device)
+    truth = torch.from_numpy(class_indices(labels, classes))
     if len(images) < config.batch_size:
         raise ValueError(f"a batch takes {config.batch_size} images, got {len(images)}; lower batch_size")
     encoder = create(config.backbone, config.seed, device=device)
+    with repeatable(encoder.device): _train(encoder, images, truth.to(encoder.device), len(classes), config, progress)
+    return encoder
+
+def _train(
+    encoder: Encoder, images: np.ndarray, truth: torch.Tensor, classes: int, config: TrainConfig, progress: bool
+) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        head = nn.Linear(encoder.model.visual.output_dim, len(classes)).to(encoder.device)
+        head = nn.Linear(encoder.model.visual.output_dim, classes).to(encoder.device)
     tower = nn.Sequential(encoder.model.visual, head).train()
     optimizer = torch.optim.AdamW(
         tower.parameters(), config.lr, config.betas, config.eps, config.weight_decay, fused=True
@@ -60,4 +67,3 @@ def train_twin(
         nn.utils.clip_grad_norm_(tower.parameters(), config.grad_clip)
         optimizer.step()
     encoder.model.eval()
-    return encoder

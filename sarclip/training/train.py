@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from ..core.numerics import repeatable
 from ..core.hardware import LARGEST_TOLD_APART, kept_memory
 from ..models.checkpoint import save_checkpoint
 from ..models.factory import Encoder, is_resnet
@@ -70,7 +71,7 @@ def train(
     writes = out_dir is not None and rank() == 0
     # all of a ResNet's, kept, took a fifth more than it needs
     largest = LARGEST_TOLD_APART if is_resnet(encoder.model) else None
-    with kept_memory(largest), _numerics(encoder.device, config):
+    with kept_memory(largest), repeatable(encoder.device, tf32=config.precision != "float32"):
         states = (
             None
             if out_dir is None
@@ -132,37 +133,6 @@ def forget(
     shutil.rmtree(Path(out_dir) / "states", ignore_errors=True)
 
 # %% ../../nbs/api/training/10_train.ipynb #bb297416
-@contextlib.contextmanager
-def _numerics(device: torch.device, config: TrainConfig) -> Iterator[None]:
-    "Results that do not depend on what else the machine does, and the caller's random state and switches as they were."
-    before = (
-        torch.get_float32_matmul_precision(),
-        torch.are_deterministic_algorithms_enabled(),
-        torch.utils.deterministic.fill_uninitialized_memory,
-        torch.backends.cudnn.benchmark,
-        torch.backends.cudnn.allow_tf32,
-    )
-    # where bfloat16 is not used; PyTorch's own default lets convolutions have it and products not
-    tf32 = config.precision != "float32"
-    # from now on MKL may not choose their number by the machine's load
-    torch.set_num_threads(torch.get_num_threads())
-    try:
-        if device.type == "cuda": torch.set_float32_matmul_precision("high" if tf32 else "highest")
-        torch.backends.cudnn.allow_tf32 = tf32
-        if device.type == "cpu": torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
-        torch.backends.cudnn.benchmark = True    # every batch has the same shape: the fastest kernel is worth finding
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []): yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.use_deterministic_algorithms(before[1])
-        (
-            torch.utils.deterministic.fill_uninitialized_memory,
-            torch.backends.cudnn.benchmark,
-            torch.backends.cudnn.allow_tf32,
-        ) = before[2:]
-
-
 def _identity(encoder: Encoder, data: TrainingData, config: TrainConfig) -> dict[str, Any]:
     "What a state must have in common with a run that goes on from it."
     return {
