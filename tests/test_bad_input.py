@@ -134,6 +134,12 @@ def bbox(*values: float) -> Callable[[Path], None]: return coco(lambda c: c["ann
 def file_name(name: object) -> Callable[[Path], None]: return coco(lambda c: c["images"][0].update(file_name=name))
 
 
+def other_ship_at_the_first_ones_place(path: Path) -> None:
+    text = path.read_text()
+    ship = text[text.index("<ship>"):text.index("</ship>") + 7]
+    path.write_text(text.replace("</ShipList>", ship.replace("413338000", "413338001") + "</ShipList>"))
+
+
 TRAIN, XML, IMAGE, CSV = "Annotations/train.json", "Annotations/a.xml", "JPEGImages/a.png", "Text/caption/Caption-training.csv"
 CHIP, SHIPS = "MSTAR_PUBLIC_MIXED_TARGETS_CD2/17_DEG/COL2/SCENE1/2S1/HB00001.000", f"{SCENE}/Ship.xml"
 CASES = [    # format, file, damage, kind reported, images and boxes or captions left
@@ -162,6 +168,13 @@ CASES = [    # format, file, damage, kind reported, images and boxes or captions
     ("coco", TRAIN, coco(lambda c: c["images"].append(dict(c["images"][0], file_name="z.png"))), "duplicate_id", 3, 6),
     ("coco", TRAIN, coco(lambda c: c["images"][0].update(width=0)), "bad_size", 2, 4),
     ("coco", TRAIN, coco(lambda c: c["images"][0].update(width="wide")), "wrong_type", 2, 4),
+    ("coco", TRAIN, coco(lambda c: c["images"][0].update(width=32)), "wrong_size", 2, 4),
+    ("coco", TRAIN, coco(lambda c: c["images"][0].update(width=17)), "size_corrected", 3, 6),
+    ("coco", TRAIN, coco(lambda c: c["images"][0].update(width=10**19)), "wrong_size", 2, 4),
+    ("coco", TRAIN, coco(lambda c: c["annotations"][0].update(bbox="1234")), "bad_box", 2, 4),    # was read as 1, 2, 3, 4
+    ("coco", TRAIN, coco(lambda c: c["annotations"][0].update(bbox=["1", 2, 3, 4])), "bad_box", 2, 4),
+    ("coco", TRAIN, coco(lambda c: c["annotations"][0].update(bbox=[True, 2, 3, 4])), "bad_box", 2, 4),
+    ("coco", TRAIN, coco(lambda c: c["categories"].append(dict(c["categories"][0], name="car"))), "duplicate_id", 1, 2),
     ("coco", TRAIN, file_name("../../../secret.png"), "unsafe_path", 2, 4),
     ("coco", TRAIN, file_name("/etc/hostname"), "unsafe_path", 2, 4),
     ("coco", TRAIN, file_name("..\\secret.png"), "unsafe_path", 2, 4),
@@ -185,6 +198,11 @@ CASES = [    # format, file, damage, kind reported, images and boxes or captions
     ("voc", XML, swap("<xmax>9", "<xmax>-9"), "box_inverted", 2, 4),
     ("voc", XML, swap("<xmax>9", "<xmax>-9"), "boxes_lost", 2, 4),
     ("voc", XML, swap("<xmax>9", "<xmax>1e999"), "not_a_number", 2, 4),
+    ("voc", XML, swap("<xmax>9", "<xmax>8O"), "not_a_number", 2, 4),    # a letter O, was read as 8
+    ("voc", XML, swap("<xmax>9", "<xmax>7,5"), "not_a_number", 2, 4),    # was read as 7
+    ("voc", XML, swap("<xmax>9", "<xmax>1_1"), "not_a_number", 2, 4),    # was read as 11
+    ("voc", XML, swap("<width>16", "<width>16.5"), "not_a_number", 2, 4),
+    ("voc", XML, swap("<width>16", "<width>61"), "wrong_size", 2, 4),
     ("voc", XML, link, "unsafe_link", 2, 4),
     ("voc", IMAGE, page, "wrong_magic", 2, 4),
     ("dota", "train/labelTxt/a.txt", swap("ship", "Br ücke", "latin-1"), "bad_encoding", 2, 2),
@@ -193,6 +211,8 @@ CASES = [    # format, file, damage, kind reported, images and boxes or captions
     ("dota", "train/labelTxt/a.txt", swap("2 1 9 3", "2 1 nan 3"), "box_not_finite", 2, 2),    # min and max pass over this one
     ("dota", "train/labelTxt/a.txt", lambda path: path.write_text("gsd:inf\n" + path.read_text()), "not_a_number", 2, 2),
     ("dota", "train/labelTxt/a.txt", swap("ship", "submarine"), "unknown_class", 2, 2),
+    ("dota", "train/labelTxt/a.txt", empty, "empty_file", 2, 2),    # was read as an image without objects
+    ("dota", "train/labelTxt/a.txt", swap("2 1 9 3", "2 1 1_0 3"), "bad_line", 2, 2),
     ("dota", "train/images/a.png", remove, "missing_image", 2, 2),
     ("dota", "train/images/a.png", empty, "unreadable_image", 2, 2),    # its header tells the size
     ("fair_csar", "SL/train/METAXmls/a.xml", entity_bomb, "unsafe_xml", 2, 2),
@@ -221,12 +241,17 @@ CASES = [    # format, file, damage, kind reported, images and boxes or captions
     ("sarlang", "SARimages/a.png", remove, "missing_image", 2, 4),
     ("mstar", CHIP, page, "wrong_magic", 2, 0),
     ("mstar", CHIP, lambda path: path.write_bytes(path.read_bytes()[:60]), "truncated_file", 2, 0),
-    ("mstar", CHIP, swap("NumberOfRows= 12", "NumberOfRows= xx"), "unreadable", 2, 0),
+    ("mstar", CHIP, swap("NumberOfRows= 12", "NumberOfRows= xx"), "not_a_number", 2, 0),
+    ("mstar", CHIP, swap("NumberOfRows= 12", "NumberOfRows= 10"), "wrong_length", 2, 0),    # gave a picture of shifted lines
+    ("mstar", CHIP, swap("NumberOfRows= 12", "NumberOfRows= 1_2"), "not_a_number", 2, 0),
+    ("mstar", CHIP, cut, "wrong_length", 2, 0),
+    ("mstar", CHIP, lambda path: path.write_bytes(path.read_bytes() + bytes(20)), "wrong_length", 2, 0),
     ("mstar_jpeg", CHIP + ".jpeg", page, "wrong_magic", 2, 0),
     ("sample", "png_images/qpm/real/2s1/2s1_real_A_elevDeg_015_azCenter_001_22_serial_b01.png", lambda path: path.rename(path.with_name("holiday.png")), "strange_name", 2, 0),
     ("sarsim", "tank/tank1_grass_dep17_az000.png", lambda path: path.rename(path.with_name("holiday.png")), "strange_name", 2, 0),
     ("sarsim", "tank/tank1_grass_dep17_az000.png", empty, "empty_file", 2, 0),
     ("opensarship", SHIPS, swap("<Center_x>1<", "<Center_x>9<"), "unknown_ship", 2, 0),
+    ("opensarship", SHIPS, other_ship_at_the_first_ones_place, "two_ships", 2, 0),    # the last one's facts went to both
     ("opensarship", f"{SCENE}/Patch_Uint8/Visual_Cargo_x1_y5_vv.tif", empty, "empty_file", 2, 0),
     ("class_folders", "tank/a.png", lambda path: (path.parents[1] / "wine").mkdir() or path.rename(path.parents[1] / "wine" / "a.png"), "unknown_class", 2, 0),
     ("class_folders", "tank/a.png", lambda path: path.rename(path.parents[1] / "a.png"), "strange_name", 2, 0),
@@ -243,9 +268,17 @@ CASES = [    # format, file, damage, kind reported, images and boxes or captions
     ("stanford", "frames/little/video0/000000.png", lambda path: path.rename(path.with_name("holiday.png")), "strange_name", 2, 4),
     ("stanford", "frames/little/video0/000000.png", link, "unsafe_link", 2, 4),
     ("hrsc", "FullDataSet/Annotations/1.xml", swap("<box_xmax>9", "<box_xmax>-9"), "boxes_lost", 2, 2),
+    ("visdrone", "VisDrone2019-DET-train/annotations/a.txt", empty, "empty_file", 2, 2),
+    ("stanford", "annotations/little/video0/annotations.txt", empty, "empty_file", 0, 0),
+    ("hrsc", "FullDataSet/Annotations/1.xml", swap("<Img_SizeWidth>16", "<Img_SizeWidth>160"), "wrong_size", 2, 2),
+    ("hrsc", "ImageSets/train.txt", lambda path: path.with_name("test.txt").write_text("2\n"), "two_splits", 3, 3),
+    ("fair1m", "train/labelXml/1.xml", swap("<width>16", "<width>160"), "wrong_size", 2, 2),
     ("hrsc", "FullDataSet/Annotations/1.xml", entity_bomb, "unsafe_xml", 2, 2),
     ("au_air", "annotations.json", swap('"ship"', "7"), "wrong_type", 0, 0),
     ("au_air", "annotations.json", coco(lambda c: c["annotations"][0]["bbox"][0].update(left=10**400)), "bad_box", 2, 4),
+    ("au_air", "annotations.json", coco(lambda c: c["annotations"][0]["bbox"][0].update(left="1")), "bad_box", 2, 4),
+    ("au_air", "annotations.json", coco(lambda c: c["annotations"][0].update({"image_height": 12.5})), "not_a_number", 2, 4),
+    ("au_air", "annotations.json", coco(lambda c: c["annotations"][0].update({"image_height": 21})), "wrong_size", 2, 4),
     ("au_air", "annotations.json", coco(lambda c: c["annotations"][0]["bbox"][0].update({"class": 9})), "unknown_class", 2, 4),
     ("box_lines", "data/Annotations/a.txt", swap("10 1", "ten 1"), "not_a_number", 2, 2),
     ("box_lines", "data/Annotations/a.txt", swap("10 1", "nan 1"), "box_not_finite", 2, 2),
@@ -409,7 +442,7 @@ def test_a_tar_with_a_damaged_header_is_not_taken_for_its_first_half(tmp_path):
     damaged = bytearray(archive.read_bytes())
     damaged[damaged.index(b"second.txt")] ^= 1
     archive.write_bytes(damaged)
-    with pytest.raises(ValueError, match="a.tar goes on after its last readable member"): unpack(archive, tmp_path / "out")
+    with pytest.raises(ValueError, match="a.tar is damaged.*bad checksum where a member"): unpack(archive, tmp_path / "out")
 
 
 def test_a_zip_with_a_password_is_refused_by_name(tmp_path):

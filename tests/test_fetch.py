@@ -458,3 +458,17 @@ def test_own_dataset_is_fetched_read_and_captioned(fresh, server, tmp_path):
     assert status == 0, output[-3000:]
     pairs = pd.read_parquet(fresh.runs / "own/data/01_build_dataset/pairs.parquet")
     assert pairs.image_id.nunique() == 20 and pairs.caption.str.contains("airship|barge").all()
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "labels.json", "labels.csv"])
+def test_a_login_page_is_no_file_and_is_not_kept_for_the_next_fetch(server, tmp_path, name):
+    "Without a checksum only the content tells."
+    server.files[f"/{name}"] = b"\n<!DOCTYPE html>\n<html><body>Please log in</body></html>" * 40
+    file = ReleaseFile(name=name, url=f"{server.url}/{name}")
+    dataset = load_manifest().datasets["sar_acd"].model_copy(update={"releases": [Release(name="r", kind="owner", reader="class_folders", files=[file])]})
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"is not the file.*{name}.*web page"): fetch(dataset, tmp_path, patience=NO_WAIT)
+        assert f"{name}.wrong" in names(tmp_path) and name not in names(tmp_path)
+    (tmp_path / name).write_bytes(server.files[f"/{name}"])    # as an earlier version kept it
+    with pytest.raises(ValueError, match="web page.*remove it to have it fetched again"): fetch(dataset, tmp_path, patience=NO_WAIT)
+    assert verify(dataset, tmp_path).status == "corrupt"

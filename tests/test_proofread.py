@@ -352,3 +352,13 @@ def test_without_the_optional_package(tmp_path):
               "choose_proofreader(['ship'], 'http://localhost:1/v1', 'm', Path('c'))")
     found = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parent.parent, capture_output=True, text=True)
     assert "ModuleNotFoundError: proofreading with a language model needs the package openai; install it with: pip install 'sarclip[llm]'" in found.stderr
+
+
+@pytest.mark.parametrize("added", [" the" * 500_000, " the the", " " + "in the " * 20], ids=["half a million", "doubled", "twenty times"])
+def test_small_words_without_end_are_no_correction(added):
+    class Chatty:
+        name = "chatty"
+        def propose(self, texts): return [(text.rstrip(".") + added + ".", "reads better") for text in texts]
+
+    row = proofread(["A SAR image of a ship."], NAMES, Chatty()).iloc[0]
+    assert not row.changed and row.corrected == row.text and row.reason.startswith("refused") and len(row.reason) < 500

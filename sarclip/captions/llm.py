@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -20,18 +20,24 @@ from pathlib import Path
 from time import time
 
 import anyio
+import httpx2    # what openai speaks HTTP with
 import openai
 from anyio.from_thread import start_blocking_portal
 from more_itertools import chunked
 from pydantic import BaseModel, Field
 from tqdm import tqdm
 
+from ..core.limits import MAX_REPLY_BYTES
+
 # %% ../../nbs/api/captions/02_llm.ipynb #3637d260
-PROMPT = """\
-You proofread captions of remote-sensing images. Mend grammar, spelling and punctuation, and nothing else: every class name, number, place, \
-direction and word of content stays as it is and where it is; none is added, none dropped, nothing is made more vivid. A caption without a fault \
-comes back unchanged. You are given a JSON list of captions, each with an id. Answer with JSON alone, one entry for each caption: \
-{"captions": [{"id": 1, "text": "the caption, mended", "finding": "the fault, in a few words"}]}. Where there is no fault, finding is \"\"."""
+PROMPT = (
+    "You proofread captions of remote-sensing images. Mend grammar, spelling and punctuation, and nothing else: every "
+    "class name, number, place, direction and word of content stays as it is and where it is; none is added, none "
+    "dropped, nothing is made more vivid. A caption without a fault comes back unchanged. You are given a JSON list of "
+    "captions, each with an id. Answer with JSON alone, one entry for each caption: "
+    '{"captions": [{"id": 1, "text": "the caption, mended", "finding": "the fault, in a few words"}]}. Where there is '
+    'no fault, finding is "".'
+)
 PROMPT_VERSION = sha256(PROMPT.encode()).hexdigest()[:8]    # other words, other answers: part of the cache's key
 
 class Correction(BaseModel):
@@ -98,6 +104,27 @@ def retry_after(
 GIVE_UP = 12       # requests in a row without a usable answer, each tried to the last attempt
 PATIENCE = 300     # longest wait a server may ask for, seconds
 
+class _Capped(httpx2.AsyncByteStream):
+    "The body of an answer, as long as it stays within `MAX_REPLY_BYTES`."
+    def __init__(self, stream: httpx2.AsyncByteStream): self.stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for part in self.stream:
+            size += len(part)
+            if size > MAX_REPLY_BYTES:
+                raise httpx2.DecodingError(f"an answer of more than {MAX_REPLY_BYTES:,} bytes is none to proofreading")
+            yield part
+
+    async def aclose(self) -> None: await self.stream.aclose()
+
+async def _cap(response: httpx2.Response) -> None:
+    "Called with each answer before its body is read. Ten kilobytes of gzip could expand to ten megabytes."
+    packing = response.headers.get("Content-Encoding", "identity")
+    if packing.lower() != "identity":
+        raise httpx2.DecodingError(f"an answer packed with {packing[:20]!r} is not unpacked; it was asked for as it is")
+    response.stream = _Capped(response.stream)
+
 class _Unusable(Exception): "An endpoint answers, and not with what was asked."
 
 @dataclass
@@ -148,7 +175,12 @@ class LanguageModel:
 
     async def _ask_all(self, texts: list[str]) -> dict[str, tuple[str, str]]:
         client = openai.AsyncOpenAI(
-            base_url=self.url, api_key=os.environ.get("OPENAI_API_KEY") or "none", max_retries=0, timeout=self.limit
+            base_url=self.url,
+            api_key=os.environ.get("OPENAI_API_KEY") or "none",
+            max_retries=0,
+            timeout=self.limit,
+            default_headers={"Accept-Encoding": "identity"},
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [_cap]}),
         )
         with (
             tqdm(total=len(texts), desc=self.model, unit="caption", mininterval=1, disable=not self.progress) as bar,

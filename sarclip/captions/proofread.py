@@ -22,6 +22,7 @@ import pandas as pd
 from more_itertools import chunked
 
 from .templates import plural
+from ..core.limits import MAX_ADDED_CHARACTERS
 
 # %% ../../nbs/api/captions/01_proofread.ipynb #2dfcb27e
 PLACES = (
@@ -226,13 +227,19 @@ def proofread(
     frame.attrs["proofreader"] = reader.name
     return frame
 
+_DOUBLED = re.compile(r"\b(\w+)\s+\1\b", re.IGNORECASE)
+
 def _verdict(text: str, proposal: str, finding: str, names: tuple[str, ...]) -> tuple[str, bool, str]:
     if proposal == text: return text, False, f"left as it is: {finding}" if finding else ""
-    if fault := _alteration(text, proposal, names): return text, False, f"refused, {fault}: {proposal!r}"
+    if fault := _alteration(text, proposal, names):
+        return text, False, f"refused, {fault}: {proposal[:200]!r}{'…' * (len(proposal) > 200)}"
     return proposal, True, f"corrected: {finding}" if finding else "corrected"
 
 def _alteration(text: str, proposal: str, names: tuple[str, ...]) -> str:
     "What a proposal changes beyond grammar and spelling, in words; '' if nothing."
+    if len(proposal) > len(text) + MAX_ADDED_CHARACTERS:
+        return f"it has {len(proposal):,} characters where the caption has {len(text):,}"
+    if (doubled := _DOUBLED.search(proposal)) and not _DOUBLED.search(text): return f"it doubles {doubled[1]!r}"
     before, after = stated(text, names), stated(proposal, names)
     if before != after: return f"facts {', '.join(before) or 'none'} would become {', '.join(after) or 'none'}"
     before, after = wording(text, names), wording(proposal, names)

@@ -13,7 +13,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ..core.files import unpack
+from ..core.limits import ALWAYS_UNPACKED, MAX_EXPANSION
+from ..core.files import content_mistake, unpack
 from .manifest import Dataset, Release, ReleaseFile
 
 # %% ../../nbs/api/data/05_prepare.ipynb #48ba04a9
@@ -32,7 +33,7 @@ def file_mistake(
         return f"{path} has {state.st_size:,} bytes, expected {file.bytes:,}" + (
             f" with {algorithm} {wanted}" if wanted else ""
         )
-    if wanted is None: return ""
+    if wanted is None: return content_mistake(path, file.name)
     found = _digest(path, algorithm, state.st_size, state.st_mtime_ns)
     return "" if found == wanted else f"{path} has the wrong checksum, expected {algorithm} {wanted}, found {found}"
 
@@ -161,10 +162,9 @@ def _unpack_file(path: Path, dest: Path) -> None:
         shutil.copyfile(path, dest / path.name)
 
 def _room(archive: Path, folder: Path) -> int:    # bytes
-    """What an archive may expand to: what the disk holds, and never 200 times its own size, which data does not reach
-    and archive bombs do."""
+    "What an archive may expand to: what the disk holds, and not so many times its own size as archive bombs do."
     folder.mkdir(parents=True, exist_ok=True)
-    return min(shutil.disk_usage(folder).free, 200 * archive.stat().st_size + 2**30)
+    return min(shutil.disk_usage(folder).free, MAX_EXPANSION * archive.stat().st_size + ALWAYS_UNPACKED)
 
 def _move_into(source: Path, tree: Path) -> None:
     if not tree.exists(): return os.replace(source, tree)    # the only archive, or the first

@@ -15,6 +15,7 @@ from pathlib import Path
 from ..core.problems import Problem, Problems, strict_unless
 from ..core.records import Box, Record
 from .manifest import Dataset, Release
+from .pixels import size_fault
 from .readers import READERS
 from .split import assign_split
 
@@ -43,6 +44,8 @@ def read_dataset(
     with problems.file(dataset_name, root.name):
         for record in READERS[release.reader](root, dataset_name, dict(release.options), problems):
             faults = list(_faults(record, dataset.classes, seen))
+            if not faults and record.size is not None:
+                record = _with_real_size(record, root, problems, faults)
             seen.add(record.image_id)
             for kind, what in faults:
                 problems.add(Problem(dataset_name, record.path, f"{what}; the image was left out", kind))
@@ -59,6 +62,19 @@ def read_dataset(
             )
         )
 
+
+def _with_real_size(record: Record, root: Path, problems: Problems, faults: list[tuple[str, str]]) -> Record:
+    "A size one pixel off is put right, for some sources count so; any other says that the boxes are another picture's."
+    found = size_fault(root, record)
+    if found is None: return record
+    what = f"is stated to be {record.size[0]} x {record.size[1]} pixels, its file has {found[0]} x {found[1]}"
+    if max(abs(found[0] - record.size[0]), abs(found[1] - record.size[1])) > 1:
+        faults.append(("wrong_size", f"{what}, so its objects may be another picture's"))
+        return record
+    problems.add(
+        Problem(record.dataset, record.path, f"{what}; the file's size was taken", "size_corrected", dropped=False)
+    )
+    return dataclasses.replace(record, size=found)
 
 def _with_split(record: Record, dataset: Dataset) -> Record:
     split = assign_split(record, dataset)

@@ -160,6 +160,11 @@ def image_features(
     "Features of images (paper eq. 2). Raises ValueError for a wrong shape, and for NaN in what comes out."
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
         raise ValueError(f"images must be uint8 (N, S, S, 1 or 3), got {images.dtype} {images.shape}")
+    if images.shape[1:3] != (encoder.image_size, encoder.image_size):
+        raise ValueError(
+            f"images are {images.shape[2]} x {images.shape[1]} pixels, {encoder.backbone} takes {encoder.image_size} x "
+            f"{encoder.image_size}; load them at that size"
+        )
 
     def encode(batch: np.ndarray) -> torch.Tensor:
         return encode_image(encoder.model, preprocess(to_tensor(batch).to(encoder.device), encoder.mean, encoder.std))

@@ -47,9 +47,16 @@ def load_images(
             raise FileNotFoundError(f"image {file} does not exist; prepare its dataset again with 00_data.ipynb")
     if cache_dir is None: return _decode_all(records, datasets_dir, size, None, progress)
     cached = Path(cache_dir) / f"{_cache_key(records, files, size)}.npy"
-    if not cached.exists():
+    if not _is_whole(cached, len(records), size):
         with atomic_path(cached) as temporary: _decode_all(records, datasets_dir, size, temporary, progress)
     return np.load(cached, mmap_mode="r")
+
+def _is_whole(cached: Path, n: int, size: int) -> bool:
+    "Whether a cache is there, as long as its header says, and of these images; a damaged one is made again."
+    if not cached.exists(): return False
+    try: array = np.load(cached, mmap_mode="r")
+    except (ValueError, OSError, EOFError, SyntaxError): return False    # of a header that is none, or a file cut short
+    return array.dtype == np.uint8 and array.shape in ((n, size, size, 1), (n, size, size, 3))
 
 def load_image(
     record: Record,       # which image, and how its pixels are read

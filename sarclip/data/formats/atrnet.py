@@ -26,6 +26,7 @@ from sarclip.data.formats.common import (
     save_image,
     save_xml,
     text_of,
+    whole_of,
 )
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record
@@ -87,9 +88,9 @@ def _record(root: Path, path: Path, dataset: str) -> Record:
     root_element = parse_xml(xml)
     objects = list(root_element.iter("object"))
     if not objects: raise Fault("missing_key", f"{xml} has no <object>; it is not an ATRNet-STAR annotation")
-    size = int(number_of(root_element, ".//size/width", xml)), int(number_of(root_element, ".//size/height", xml))
+    size = whole_of(root_element, ".//size/width", xml), whole_of(root_element, ".//size/height", xml)
     for tag, key in (("length", "length"), ("range_resolution", "resolution")):
-        if root_element.find(f".//{tag}") is not None: sensor[key] = number_of(root_element, f".//{tag}", xml)
+        if root_element.find(f".//{tag}") is not None: sensor[key] = number_of(root_element, f".//{tag}", xml, unit="m")
     scene = root_element.findtext(".//scene_name")
     if scene: sensor["scene"] = scene.strip()
     return make_record(dataset, relative, pixels="tiff", size=size, task="cls+det", labels=(name["label"],),

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .coco import keys_of, list_of, load_json
+from .coco import json_number, keys_of, list_of, load_json
 from .common import make_record, not_empty, save_bytes, save_image
 from ...core.problems import Fault, Problems, strict_unless
 from ...core.records import Box, Record
@@ -52,7 +52,8 @@ def _record(frame: Any, names: list[str], dataset: str, file: Path) -> Record:
         raise Fault("wrong_type", f"{file} has the frame {image!r} where a name and a list of boxes were expected")
     width, height = (frame.get(f"{key}:", frame.get(key)) for key in ("image_width", "image_height"))
     try:
-        size = None if None in (width, height) else (int(width), int(height))
+        size = None if None in (width, height) else (int(json_number(width)), int(json_number(height)))
+        if size not in (None, (width, height)): raise ValueError("a part of a pixel")
     except (TypeError, ValueError, OverflowError):
         raise Fault(
             "not_a_number", f"{file} states {width!r} x {height!r} pixels for {image} where two numbers were expected"
@@ -65,12 +66,11 @@ def _record(frame: Any, names: list[str], dataset: str, file: Path) -> Record:
 def _box(entry: Any, names: list[str], file: Path, image: str) -> Box:
     x, y, width, height, number = keys_of(entry, ("left", "top", "width", "height", "class"), file)
     # the millionth of a pixel: 0.1 + 0.2 shall be 0.3
-    if not isinstance(number, int) or not 0 <= number < len(names):
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(names):
         raise Fault("unknown_class", f"{file} has a box of class {number!r} in {image}, expected 0 to {len(names) - 1}")
     try:
-        return Box(
-            names[number], float(x), float(y), round(float(x) + float(width), 6), round(float(y) + float(height), 6)
-        )
+        x, y, width, height = map(json_number, (x, y, width, height))
+        return Box(names[number], x, y, round(x + width, 6), round(y + height, 6))
     except (TypeError, ValueError, OverflowError):
         raise Fault("bad_box", f"{file} has {str(entry)[:120]} in {image}, expected four numbers") from None
 

@@ -18,6 +18,8 @@ from sarclip.data.formats.common import (
     list_files,
     make_record,
     not_empty,
+    not_in_two,
+    parse_number,
     read_each,
     read_text,
     save_bytes,
@@ -70,7 +72,8 @@ def read_box_lines(
         image = o["image"].format(**place)
         if not (root / image).is_file():
             raise Fault("missing_image", f"image {root / image} of {path} does not exist; fetch the dataset again")
-        lines = read_text(path).split("\n")
+        # in this family an empty file is the custom for an image without objects
+        lines = read_text(path).split("\n") if path.stat().st_size else []
         boxes = tuple(_box(line.strip(), o, path, number) for number, line in enumerate(lines, 1) if line.strip())
         return make_record(
             dataset,
@@ -94,7 +97,7 @@ def _splits(root: Path, lists: dict[str, Path], dataset: str, problems: Problems
     for split, file in lists.items():
         if not file.is_file(): continue
         with problems.file(dataset, file.relative_to(root).as_posix()):
-            splits |= {name.strip(): split for name in read_text(file).split("\n") if name.strip()}
+            not_in_two(splits, {n.strip(): split for n in read_text(file).split("\n") if n.strip()}, file)
     return splits
 
 def _box(line: str, o: dict[str, Any], path: Path, number: int) -> Box:
@@ -108,7 +111,7 @@ def _box(line: str, o: dict[str, Any], path: Path, number: int) -> Box:
             f"{path} line {number} has the class {fields['label']!r}, expected one of {', '.join(o['classes'])}",
         )
     try:
-        n = {name: float(text) for name, text in fields.items() if name not in ("label", "-")}
+        n = {name: parse_number(text) for name, text in fields.items() if name not in ("label", "-")}
     except ValueError:
         raise Fault("not_a_number", f"{path} line {number} is {line!r}, expected {' '.join(columns)}") from None
     # the millionth of a pixel: 0.1 + 0.2 shall be 0.3

@@ -20,6 +20,7 @@ from sarclip.data.formats.common import (
     list_files,
     make_record,
     not_empty,
+    parse_number,
     read_each,
     read_text,
     save_bytes,
@@ -71,7 +72,7 @@ def _record(root: Path, path: Path, dataset: str) -> Record:
     boxes, sensor = [], {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.startswith("imagesource:") or not line.strip(): continue
-        if line.startswith("gsd:"): sensor = _resolution(line, path)
+        if line.startswith("gsd:"): sensor |= _resolution(line, path)
         else: boxes.append(_box(line, path, number))
     return make_record(
         dataset,
@@ -89,14 +90,14 @@ def _resolution(line: str, path: Path) -> dict[str, Any]:
     text = line.partition(":")[2].strip()
     if text.lower() in ("", "null", "none", "nan"): return {}
     try:
-        return {"resolution": float(text)}
+        return {"resolution": parse_number(text)}
     except ValueError:
         raise Fault("not_a_number", f"{path} has gsd:{text} where metres a pixel were expected") from None
 
 
 def _box(line: str, path: Path, number: int) -> Box:
     parts = line.split()
-    try: values = [float(v) for v in parts[:8]]
+    try: values = [parse_number(v) for v in parts[:8]]
     except ValueError: values = []
     if len(values) != 8 or len(parts) not in (9, 10):
         raise Fault("bad_line", f"{path} line {number} is {line!r}, expected x1 y1 x2 y2 x3 y3 x4 y4 class difficult")
@@ -114,7 +115,8 @@ def write_dota(
         match = check_path(record, IMAGE, EXAMPLE)
         if record.split != (match["split"] or ""):
             raise ValueError(f"record {record.image_id} is of split {record.split!r}, its path says {match['split']!r}")
-        lines = [f"gsd:{record.sensor['resolution']:.17g}"] if "resolution" in record.sensor else []
+        # a line in any case: an empty file would be read as damaged, not as an image without objects
+        lines = [f"gsd:{record.sensor['resolution']:.17g}" if "resolution" in record.sensor else "gsd:null"]
         for b in record.boxes:
             if (
                 b.polygon is None

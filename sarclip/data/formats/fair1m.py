@@ -20,12 +20,13 @@ from sarclip.data.formats.common import (
     list_files,
     make_record,
     not_empty,
-    number_of,
+    parse_number,
     parse_xml,
     read_each,
     save_image,
     save_xml,
     text_of,
+    whole_of,
 )
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record
@@ -63,7 +64,7 @@ def _record(root: Path, path: Path, dataset: str) -> Record:
     match = IMAGE.fullmatch(image)
     if match is None:
         raise Fault("unsafe_path", f"{path} annotates {image!r}, expected a plain file name such as 0.tif")
-    size = int(number_of(tree, "size/width", path)), int(number_of(tree, "size/height", path))
+    size = whole_of(tree, "size/width", path), whole_of(tree, "size/height", path)
     return make_record(dataset, image, size=size, task="det", boxes=tuple(_box(o, path) for o in tree.iter("object")),
                        pixels="tiff" if image.endswith(".tif") else "image", split=match["split"] or "")
 
@@ -75,7 +76,7 @@ def _box(item: Element, path: Path) -> Box:
     return box_around(text_of(item, "possibleresult/name", path), points)
 
 def _point(text: str, path: Path) -> tuple[float, float]:
-    try: x, y = map(float, text.split(","))
+    try: x, y = map(parse_number, text.split(","))
     except ValueError: raise Fault("bad_polygon", f"{path} has the point {text!r}, expected x,y") from None
     return x, y
 

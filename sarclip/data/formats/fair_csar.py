@@ -27,6 +27,7 @@ from sarclip.data.formats.common import (
     save_image,
     save_xml,
     text_of,
+    whole_of,
 )
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record
@@ -78,11 +79,11 @@ def _record(root: Path, path: Path, dataset: str) -> Record:
     sensor: dict[str, Any] = {}
     if tree.find(".//polarizationMode") is not None: sensor["polarisation"] = text_of(tree, ".//polarizationMode", path)
     if tree.find(".//nominalResolution") is not None:
-        sensor["resolution"] = number_of(tree, ".//nominalResolution", path)
+        sensor["resolution"] = number_of(tree, ".//nominalResolution", path, unit="m")
     if tree.find(".//imgingMode") is not None: sensor["imaging_mode"] = text_of(tree, ".//imgingMode", path)
     if tree.find(".//incidenceAngle") is not None:
-        sensor["angle_incidence"] = number_of(tree, ".//incidenceAngle", path)
-    size = int(number_of(tree, ".//width", path)), int(number_of(tree, ".//height", path))
+        sensor["angle_incidence"] = number_of(tree, ".//incidenceAngle", path, unit="°")
+    size = whole_of(tree, ".//width", path), whole_of(tree, ".//height", path)
     return make_record(
         dataset,
         image,

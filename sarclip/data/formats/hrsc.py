@@ -19,6 +19,7 @@ from sarclip.data.formats.common import (
     list_files,
     make_record,
     not_empty,
+    not_in_two,
     number_of,
     parse_xml,
     read_each,
@@ -27,6 +28,7 @@ from sarclip.data.formats.common import (
     save_image,
     save_xml,
     text_of,
+    whole_of,
 )
 from ...core.problems import Problems, strict_unless
 from ...core.records import Box, Record
@@ -51,7 +53,7 @@ def read_hrsc(
     for split, file in lists.items():
         if not file.is_file(): continue
         with strict_unless(problems).file(dataset, file.relative_to(root).as_posix()):
-            splits |= {name.strip(): split for name in read_text(file).split("\n") if name.strip()}
+            not_in_two(splits, {n.strip(): split for n in read_text(file).split("\n") if n.strip()}, file)
     found = list_files(root / "FullDataSet" / "Annotations", (".xml",), problems, dataset)
     return not_empty(
         read_each(found, lambda path: _record(path, splits, dataset), root, dataset, problems),
@@ -63,7 +65,7 @@ def read_hrsc(
 def _record(path: Path, splits: dict[str, str], dataset: str) -> Record:
     tree = parse_xml(path)
     image = f"FullDataSet/AllImages/{text_of(tree, 'Img_FileName', path)}.{text_of(tree, 'Img_FileFmt', path)}"
-    size = int(number_of(tree, "Img_SizeWidth", path)), int(number_of(tree, "Img_SizeHeight", path))
+    size = whole_of(tree, "Img_SizeWidth", path), whole_of(tree, "Img_SizeHeight", path)
     return make_record(
         dataset,
         image,

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
-from .common import list_files, make_record, not_empty, read_each, save_image
+from .common import list_files, make_record, not_empty, open_picture, read_each, save_image
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record
 
@@ -97,10 +96,11 @@ def read_masks(
 
 def _read_mask(path: Path) -> np.ndarray:    # (H, W): class numbers, or colours as one number each
     try:
-        with Image.open(path) as image: mask = np.asarray(image)
+        with open_picture(path) as image: mask = np.asarray(image)
     except Exception as error:  # decoders raise whatever they like; all of it means this file
         raise Fault(
-            "unreadable_image", f"{path} is not a readable image; it may be truncated, fetch it again"
+            "unreadable_image",
+            f"{path} is not a readable image ({type(error).__name__}); it may be truncated, fetch it again",
         ) from error
     if mask.ndim == 3 and mask.shape[2] == 3: return mask @ np.array([65536, 256, 1])
     if mask.ndim != 2:

@@ -15,7 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from .common import list_files, make_record, not_empty, read_each, save_bytes, save_image
+from sarclip.data.formats.common import (
+    list_files,
+    make_record,
+    not_empty,
+    parse_number,
+    read_each,
+    save_bytes,
+    save_image,
+)
+from ...core.limits import check_image_size
 from ...core.problems import Fault, Problems
 from ...core.records import Record
 
@@ -38,14 +47,39 @@ def _parse_header(path: Path, data: bytes) -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in pairs}
 
 def _whole(header: dict[str, str], key: str, path: Path) -> int:
-    try:
-        return int(header[key])
-    except KeyError:
-        raise ValueError(f"{path} has no {key} in its Phoenix header, so its pixels cannot be found") from None
-    except ValueError:
-        raise ValueError(
-            f"{path} has {key}= {header[key]} in its Phoenix header where a whole number was expected"
-        ) from None
+    if key not in header:
+        raise Fault("missing_key", f"{path} has no {key} in its Phoenix header, so its pixels cannot be found")
+    if not re.fullmatch("[0-9]{1,12}", header[key]):
+        raise Fault(
+            "not_a_number", f"{path} has {key}= {header[key]} in its Phoenix header where a whole number was expected"
+        )
+    return int(header[key])
+
+def _layout(path: Path, header: dict[str, str], length: int) -> tuple[int, int, int, int]:
+    """Rows, columns, first byte of the magnitudes and bytes of one value (4 or 2), where header and length agree.
+
+    A wrong number of rows or columns would give a picture all the same, of pixels that belong elsewhere.
+    """
+    rows, columns = _whole(header, "NumberOfRows", path), _whole(header, "NumberOfColumns", path)
+    native = _whole(header, "native_header_length", path) if "native_header_length" in header else 0
+    start = _whole(header, "PhoenixHeaderLength", path) + native
+    if "PhoenixSigSize" in header and _whole(header, "PhoenixSigSize", path) not in (length, length - native):
+        raise Fault(
+            "wrong_length",
+            f"{path} has {length:,} bytes where its header says PhoenixSigSize= {header['PhoenixSigSize']}; it is "
+            f"truncated or damaged, fetch it again",
+        )
+    count, room = rows * columns, length - start
+    width = next((width for width in (4, 2) if count > 0 and room == 2 * width * count), None)
+    if width is None:
+        raise Fault(
+            "wrong_length",
+            f"{path} should hold {rows} x {columns} magnitudes and phases after byte {start}, which are "
+            f"{8 * count:,} bytes (or half of that, 16-bit), but has {max(room, 0):,} there; it is truncated or damaged, "
+            f"fetch it again",
+        )
+    check_image_size(columns, rows, bytes_a_pixel=8)
+    return rows, columns, start, width
 
 # %% ../../../nbs/api/data/formats/mstar.ipynb #d66d28f5
 def read_phoenix(
@@ -56,28 +90,16 @@ def read_phoenix(
 
     Chips hold 32-bit floats; the collection's large scenes hold 16-bit magnitudes and 12-bit phases, told apart by the
     file's length.
-    Raises FileNotFoundError, or ValueError naming the file when it is no Phoenix file or shorter than its header says.
+    Raises FileNotFoundError, or ValueError naming the file when it is no Phoenix file or not as long as its header says.
     """
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"chip {path} does not exist")
     data = path.read_bytes()
     header = _parse_header(path, data)
-    rows, columns = _whole(header, "NumberOfRows", path), _whole(header, "NumberOfColumns", path)
-    start = _whole(header, "PhoenixHeaderLength", path) + (
-        _whole(header, "native_header_length", path) if "native_header_length" in header else 0
-    )
-    count = rows * columns
-    room = len(data) - start
-    if count > 0 and room >= 8 * count: kind = ">f4"
-    elif count > 0 and room == 4 * count: kind = ">u2"
-    else:
-        raise Fault(
-            "truncated_file",
-            f"{path} should hold {rows} x {columns} magnitudes and phases after byte {start} but has {max(room, 0)} "
-            f"bytes there; it is truncated, fetch it again",
-        )
-    magnitude, phase = np.frombuffer(data, kind, 2 * count, start).astype(np.float32).reshape(2, rows, columns)
-    if kind == ">u2": phase = phase * np.float32(2 * np.pi / 4096)
+    rows, columns, start, width = _layout(path, header, len(data))
+    values = np.frombuffer(data, ">f4" if width == 4 else ">u2", 2 * rows * columns, start)
+    magnitude, phase = values.astype(np.float32).reshape(2, rows, columns)
+    if width == 2: phase = phase * np.float32(2 * np.pi / 4096)
     return header, magnitude, phase
 
 # %% ../../../nbs/api/data/formats/mstar.ipynb #27fc9f6b
@@ -180,12 +202,12 @@ def _phoenix_record(root: Path, path: Path, dataset: str) -> Record:
             sensor[name] = header[key] if name in ("polarisation", "serial") else _number(header, key, path)
     sensor["serial"] = serial or sensor.get("serial", "")
     if depression is not None: sensor["depression"] = depression
-    size = _whole(header, "NumberOfColumns", path), _whole(header, "NumberOfRows", path)
-    return make_record(dataset, relative, pixels="phoenix", size=size, labels=(label,), sensor=sensor)
+    rows, columns, _, _ = _layout(path, header, path.stat().st_size)
+    return make_record(dataset, relative, pixels="phoenix", size=(columns, rows), labels=(label,), sensor=sensor)
 
 def _number(header: dict[str, str], key: str, path: Path) -> float:
     try:
-        value = float(header[key])
+        value = parse_number(header[key])
         if math.isfinite(value): return value
         raise ValueError(key)
     except ValueError:

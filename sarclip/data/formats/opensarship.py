@@ -28,6 +28,7 @@ from sarclip.data.formats.common import (
     save_image,
     save_xml,
     text_of,
+    whole_of,
 )
 from ...core.problems import FAULTS, Fault, Problems, kind_of, strict_unless
 from ...core.records import Record
@@ -57,7 +58,8 @@ def polarisation_of(
 # %% ../../../nbs/api/data/formats/opensarship.ipynb #84ab44ef
 def read_ships(
     path: Path,    # a scene's Ship.xml
-) -> dict[tuple[int, int], dict[str, Any]]:    # centre (x, y) in the scene, pixels -> facts of the ship
+) -> dict[tuple[int, int], dict[str, Any] | None]:    # centre (x, y) in the scene, pixels → facts of the ship; None
+                                                       # where two ships of different facts share it
     """Facts by ship: angle_incidence (deg), length (m), serial (the MMSI number), type (MarineTraffic's wording, where
     it has one).
 
@@ -77,10 +79,8 @@ def read_ships(
         facts["serial"] = text_of(ship, "AISShipInformation/MMSI", path)
         wording = ship.findtext("MarineTrafficInformation/Elaborated_type")
         if wording and wording.strip() not in ("", "NA"): facts["type"] = wording.strip()
-        ships[
-            int(number_of(ship, "SARShipInformation/Center_x", path)),
-            int(number_of(ship, "SARShipInformation/Center_y", path)),
-        ] = facts
+        centre = tuple(whole_of(ship, f"SARShipInformation/Center_{axis}", path) for axis in "xy")
+        ships[centre] = facts if ships.get(centre, facts) == facts else None
     return ships
 
 # %% ../../../nbs/api/data/formats/opensarship.ipynb #eac6b0b0
@@ -121,11 +121,16 @@ def _records(root: Path, dataset: str, problems: Problems) -> Iterator[Record]:
             continue
         yield from read_each(paths, lambda path: _record(root, path, dataset, product, ships), root, dataset, problems)
 
-def _record(root: Path, path: Path, dataset: str, product: str, ships: dict[tuple[int, int], dict[str, Any]]) -> Record:
+def _record(
+    root: Path, path: Path, dataset: str, product: str, ships: dict[tuple[int, int], dict[str, Any] | None]
+) -> Record:
     relative = path.relative_to(root).as_posix()
     name = CHIP.fullmatch(relative)
     if name is None: raise Fault("strange_name", f"{path} is not named like an OpenSARShip chip, such as {EXAMPLE}")
-    facts = ships.get((int(name["x"]), int(name["y"])))
+    centre = int(name["x"]), int(name["y"])
+    facts = ships.get(centre)
+    if facts is None and centre in ships:
+        raise Fault("two_ships", f"{path} may show either of two ships of its scene's Ship.xml, whose centre is the same")
     if facts is None: raise Fault("unknown_ship", f"{path} matches no ship in its scene's Ship.xml")
     sensor = {"product": product, "polarisation": polarisation_of(path, name["pol"], product), **facts}
     return make_record(dataset, relative, pixels="tiff", labels=(name["type"],), sensor=sensor)

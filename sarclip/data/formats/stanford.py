@@ -27,10 +27,11 @@ from ...core.problems import Fault, Problems, strict_unless
 from ...core.records import Box, Record
 
 # %% ../../../nbs/api/data/formats/stanford.ipynb #8ce30169
-NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
+NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"    # ASCII digits, see `LINE`
 LINE = re.compile(
     rf'\d+ (?P<box>{NUMBER} {NUMBER} {NUMBER} {NUMBER}) (?P<frame>\d+) (?P<lost>[01]) [01] [01] "(?P<label>[^"]+)"(?: '
-    rf'.*)?'
+    rf'.*)?',
+    re.ASCII,
 )
 FRAME = re.compile(r"frames/(?P<scene>[^/]+)/(?P<video>[^/]+)/(?P<frame>\d+)\.(?:jpg|png)")
 EXAMPLE = "frames/little/video0/000030.jpg"
@@ -157,4 +158,6 @@ def write_stanford(
                 f'{len(found)} {b.x0:.17g} {b.y0:.17g} {b.x1:.17g} {b.y1:.17g} {int(match["frame"])} 0 0 0 '
                 f'"{b.label}"\n'
             )
-    for video, found in lines.items(): save_bytes(Path(root) / video / "annotations.txt", "".join(found).encode())
+    # an empty line in any case: an empty file would be read as damaged, not as a video without objects
+    for video, found in lines.items():
+        save_bytes(Path(root) / video / "annotations.txt", ("".join(found) or "\n").encode())

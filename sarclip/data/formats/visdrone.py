@@ -18,6 +18,7 @@ from sarclip.data.formats.common import (
     list_files,
     make_record,
     not_empty,
+    parse_number,
     read_each,
     read_text,
     save_bytes,
@@ -98,8 +99,7 @@ def _record(root: Path, path: Path, dataset: str) -> Record:
 def _box(line: str, path: Path, number: int) -> Box | None:
     parts = line.strip().rstrip(",").split(",")
     try:
-        x, y, width, height = map(float, parts[:4])
-        category = int(parts[5])
+        x, y, width, height, _, category = map(parse_number, parts[:6])
     except (ValueError, IndexError): parts = []
     if len(parts) != 8:
         raise Fault(
@@ -107,10 +107,10 @@ def _box(line: str, path: Path, number: int) -> Box | None:
             f"{path} line {number} is {line!r}, expected left,top,width,height,score,category,truncation,occlusion",
         )
     if category == 0: return None  # an ignored region
-    if not 1 <= category <= len(CLASSES):
-        raise Fault("unknown_class", f"{path} line {number} has the category {category}, expected 0 to {len(CLASSES)}")
+    if category not in range(1, len(CLASSES) + 1):
+        raise Fault("unknown_class", f"{path} line {number} has the category {category:g}, expected 0 to {len(CLASSES)}")
     # the millionth of a pixel: 0.1 + 0.2 shall be 0.3
-    return Box(CLASSES[category - 1], x, y, round(x + width, 6), round(y + height, 6))
+    return Box(CLASSES[int(category) - 1], x, y, round(x + width, 6), round(y + height, 6))
 
 # %% ../../../nbs/api/data/formats/visdrone.ipynb #11c4ef3f
 def write_visdrone(
@@ -132,9 +132,9 @@ def write_visdrone(
                 )
         path = Path(root) / record.path
         save_image(path, pixels)
-        save_bytes(
-            path.parent.parent / "annotations" / f"{path.stem}.txt", "".join(_line(b) for b in record.boxes).encode()
-        )
+        # an empty line in any case: an empty file would be read as damaged, not as an image without objects
+        lines = "".join(_line(b) for b in record.boxes) or "\n"
+        save_bytes(path.parent.parent / "annotations" / f"{path.stem}.txt", lines.encode())
 
 
 def _line(b: Box) -> str:

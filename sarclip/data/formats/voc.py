@@ -26,6 +26,7 @@ from sarclip.data.formats.common import (
     save_image,
     save_xml,
     text_of,
+    whole_of,
 )
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record
@@ -60,7 +61,7 @@ def read_voc(
         return make_record(
             dataset,
             image,
-            size=(int(number_of(size, "width", path)), int(number_of(size, "height", path))),
+            size=(whole_of(size, "width", path), whole_of(size, "height", path)),
             task="det",
             boxes=boxes,
             pixels="tiff" if image.endswith((".tif", ".tiff")) else "image",
@@ -82,7 +83,9 @@ def _class_names(path: Path) -> dict[str, str]:
     pairs = [line.split(maxsplit=1) for line in read_text(path).splitlines() if line.strip()]
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError(f"{path} has a line without number and name, such as '0 ZSU_23_4'")
-    return {number: name.strip() for number, name in pairs}
+    names = {number: name.strip() for number, name in pairs}
+    if len(names) < len(pairs): raise ValueError(f"{path} gives two names to one number, expected each number once")
+    return names
 
 # %% ../../../nbs/api/data/formats/voc.ipynb #a7f2ab61
 def write_voc(
