@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOCK', 'PATIENCE', 'staging_folder', 'sweep']
 
-# %% ../../nbs/api/core/06_staging.ipynb #7cab83cd
+# %% ../../nbs/api/core/06_staging.ipynb #84b13a20
 import contextlib
 import fcntl
 import os
@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-# %% ../../nbs/api/core/06_staging.ipynb #1284ab8e
+# %% ../../nbs/api/core/06_staging.ipynb #e8407177
 LOCK = ".lock"          # in each staging folder, locked while its maker lives
 PATIENCE = 3600.0       # s after which a staging folder that never got its lock counts as left behind
 

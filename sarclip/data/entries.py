@@ -6,7 +6,7 @@
 __all__ = ['Key', 'FileName', 'Folder', 'Line', 'Address', 'Sha256', 'Md5', 'FACTS', 'Scalar', 'Where', 'Tone', 'Part', 'closest',
            'SplitRule', 'ReleaseFile', 'Release', 'Expected', 'Dataset', 'Count', 'Evaluation', 'Manifest']
 
-# %% ../../nbs/api/data/02a_entries.ipynb #b4b6f997
+# %% ../../nbs/api/data/02a_entries.ipynb #f78e5f71
 import difflib
 import re
 from collections.abc import Callable, Iterable
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-# %% ../../nbs/api/data/02a_entries.ipynb #0e36cbc1
+# %% ../../nbs/api/data/02a_entries.ipynb #17c4a4d3
 def _like(pattern: str, words: str) -> AfterValidator:
     "Text that a pattern matches as a whole; the words say what was expected."
     whole = re.compile(pattern)
@@ -39,7 +39,7 @@ Address = Annotated[str, _like(r"https?://\S+", "an address that begins with htt
 Sha256 = Annotated[str, _like("[0-9a-f]{64}", "64 hexadecimal digits (0 to 9, a to f)")]
 Md5 = Annotated[str, _like("[0-9a-f]{32}", "32 hexadecimal digits (0 to 9, a to f)")]
 
-# %% ../../nbs/api/data/02a_entries.ipynb #1dc72556
+# %% ../../nbs/api/data/02a_entries.ipynb #7a1a5020
 FACTS: dict[str, type] = {
     "dataset": str, "label": str, "path": str, "split": str,    # of the record, the others are sensor facts
     "serial": str, "product": str, "mode": str, "polarisation": str, "band": str, "scene": str, "type": str,
@@ -74,7 +74,7 @@ def closest(
     match = difflib.get_close_matches(name, known, 1)
     return f"{match[0]!r}" if match else "one of " + ", ".join(known)
 
-# %% ../../nbs/api/data/02a_entries.ipynb #d29fe55c
+# %% ../../nbs/api/data/02a_entries.ipynb #5704be8a
 class SplitRule(Part):
     "Images that match go to one part of the study; the first rule that matches wins."
     split: Literal["train", "val", "test", "out"]                  # out: take no part

@@ -14,16 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from ..core.files import project_root
-from ..core.yaml_lines import locate, read_yaml
+from ..core.yaml_lines import YamlFile, read_yaml, shown
 from .entries import Count, Dataset, Evaluation, Expected, FACTS, Manifest, Part, Release, ReleaseFile, Scalar
 from .entries import SplitRule, Tone, Where, closest
 from .readers import OPTIONS, READERS
 
-# %% ../../nbs/api/data/03_manifest.ipynb #7b27d775
+# %% ../../nbs/api/data/03_manifest.ipynb #03f7cbcd
 _all_ = ["FACTS", "Count", "Dataset", "Evaluation", "Expected", "Manifest", "Part", "Release", "ReleaseFile", "Scalar",
          "SplitRule", "Tone", "Where"]
 
@@ -50,20 +49,22 @@ def load_manifest(
     for loc, mistake in _contradictions(manifest): raise ValueError(joined.say(loc, mistake))
     return manifest
 
-# %% ../../nbs/api/data/03_manifest.ipynb #729d573e
+# %% ../../nbs/api/data/03_manifest.ipynb #d6823d0b
 EXTENDING = {"name", "releases", "classes"}    # what a further file may say of a dataset that is known already
 
 @dataclass
 class _Joined:
     "The entries of several files as one document."
     content: dict[str, dict[str, Any]] = field(default_factory=lambda: {section: {} for section in SECTIONS})
-    nodes: dict[Path, yaml.Node] = field(default_factory=dict)
+    files: dict[Path, YamlFile] = field(default_factory=dict)
     owner: dict[tuple, Path] = field(default_factory=dict)    # (section, key) or further → file
     releases: dict[str, list[tuple[Path, int]]] = field(default_factory=dict)    # dataset → where each release stands
 
     def add(self, path: Path) -> None:
         "Read one more file."
-        self.nodes[path], content = read_yaml(path, numbers_in=("options",))
+        if not path.is_file(): raise FileNotFoundError(f"there is no manifest {path}")
+        self.files[path] = read_yaml(path, str(path), numbers_in=("options",))
+        content = self.files[path].content
         if not isinstance(content, dict):
             raise ValueError(
                 f"{path}, line 1: expected the keys {' and '.join(map(repr, SECTIONS))}, found something else"
@@ -72,7 +73,7 @@ class _Joined:
             if section not in SECTIONS:
                 raise ValueError(self.say_in(path, (section,), f"unknown key, expected {closest(section, SECTIONS)}"))
             if not isinstance(entries, dict):
-                raise ValueError(self.say_in(path, (section,), f"expected one entry a key, found {entries!r}"))
+                raise ValueError(self.say_in(path, (section,), f"expected one entry a key, found {shown(entries)}"))
             for key, entry in entries.items(): self._add_entry(path, section, key, entry)
 
     def _add_entry(self, path: Path, section: str, key: str, entry: Any) -> None:
@@ -91,7 +92,7 @@ class _Joined:
             raise ValueError(self.say_in(path, place, mistake))
         for part, kind, words in (("releases", list, "a list of releases"), ("classes", dict, "names of classes")):
             if not isinstance(entry.get(part, kind()), kind):
-                raise ValueError(self.say_in(path, (*place, part), f"expected {words}, found {entry[part]!r}"))
+                raise ValueError(self.say_in(path, (*place, part), f"expected {words}, found {shown(entry[part])}"))
         releases, classes = entry.get("releases", []), entry.get("classes", {})
         for label in classes:
             if label in known.get("classes", {}):
@@ -109,8 +110,8 @@ class _Joined:
         if loc[2:3] == ("releases",) and len(loc) > 3 and loc[3] < len(self.releases[loc[1]]):
             path, n = self.releases[loc[1]][loc[3]]
             loc = (*loc[:3], n, *loc[4:])
-        else: path = self.owner.get(loc[:4], self.owner.get(place, next(iter(self.nodes))))
-        return path, *locate(self.nodes[path], loc)
+        else: path = self.owner.get(loc[:4], self.owner.get(place, next(iter(self.files))))
+        return path, *self.files[path].locate(loc)
 
     def say(self, loc: tuple[int | str, ...], mistake: str) -> str:
         "A mistake with its place in front."
@@ -119,7 +120,7 @@ class _Joined:
 
     def say_in(self, path: Path, loc: tuple[int | str, ...], mistake: str) -> str:
         "The same for a place in one file."
-        line, keys = locate(self.nodes[path], loc)
+        line, keys = self.files[path].locate(loc)
         return f"{path}, line {line}, {'.'.join(keys)}: {mistake}"
 
 # %% ../../nbs/api/data/03_manifest.ipynb #749e095a
@@ -142,7 +143,7 @@ def _explain(joined: _Joined, error: ValidationError) -> str:
         if first["type"] == "string_type" and isinstance(first["input"], int | float): what += "; put it in quotes"
     return joined.say(first["loc"], what) + ("" if len(mistakes) == 1 else f" (mistakes in all: {len(mistakes)})")
 
-# %% ../../nbs/api/data/03_manifest.ipynb #c3622b9d
+# %% ../../nbs/api/data/03_manifest.ipynb #a1de9add
 def _contradictions(manifest: Manifest) -> Iterator[tuple[tuple[str | int, ...], str]]:
     "Places and mistakes that only show when entries are compared, with each other and with the readers."
     for key, data in manifest.datasets.items():

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LISTS', 'note_written', 'foreign_files', 'refuse_foreign', 'refuse_one_place']
 
-# %% ../../nbs/api/data/04b_written.ipynb #10d73c39
+# %% ../../nbs/api/data/04b_written.ipynb #4096ebc1
 import json
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..core.files import write_json
 
-# %% ../../nbs/api/data/04b_written.ipynb #022f3d91
+# %% ../../nbs/api/data/04b_written.ipynb #48d1c30b
 LISTS = ".written"    # folder of the lists, beside the datasets
 
 def note_written(
@@ -57,7 +57,7 @@ def _files(folder: Path) -> Iterator[tuple[str, list[int]]]:
             state = os.lstat(os.path.join(place, name))
             yield os.path.relpath(os.path.join(place, name), folder), [state.st_size, int(state.st_mtime)]
 
-# %% ../../nbs/api/data/04b_written.ipynb #b5675f56
+# %% ../../nbs/api/data/04b_written.ipynb #b2db8298
 def refuse_one_place(
     source: Path,    # data of somebody's, a folder or an archive
     target: Path,    # about to be replaced
