@@ -6,17 +6,18 @@
 __all__ = ['STATES', 'USABLE', 'file_mistake', 'release_status', 'takes_folder', 'has_content', 'Choice', 'choose_release',
            'dataset_status']
 
-# %% ../../nbs/api/data/04c_choice.ipynb #91bf4db8
+# %% ../../nbs/api/data/04c_choice.ipynb #568ca9a4
 import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.files import content_mistake
 from ..core.problems import FAULTS, Problems
 from .manifest import Dataset, Release, ReleaseFile
 from .readers import READERS
 
-# %% ../../nbs/api/data/04c_choice.ipynb #c148cef0
+# %% ../../nbs/api/data/04c_choice.ipynb #8ef7ca8b
 @functools.lru_cache(maxsize=None)
 def _digest(path: Path, algorithm: str, size: int, changed: int) -> str:    # size and time of change belong to the key
     with open(path, "rb") as f: return hashlib.file_digest(f, algorithm).hexdigest()
@@ -32,7 +33,7 @@ def file_mistake(
         return f"{path} has {state.st_size:,} bytes, expected {file.bytes:,}" + (
             f" with {algorithm} {wanted}" if wanted else ""
         )
-    if wanted is None: return ""
+    if wanted is None: return content_mistake(path, file.name)
     found = _digest(path, algorithm, state.st_size, state.st_mtime_ns)
     return "" if found == wanted else f"{path} has the wrong checksum, expected {algorithm} {wanted}, found {found}"
 
@@ -83,7 +84,7 @@ def _missing(release: Release, name: str, data_dir: Path) -> str:
     if release.files: return f"{release.files[0].name} is not in {data_dir}"
     return f"{data_dir / name} {'is an empty folder' if (data_dir / name).is_dir() else 'does not exist'}"
 
-# %% ../../nbs/api/data/04c_choice.ipynb #1191e286
+# %% ../../nbs/api/data/04c_choice.ipynb #44385e37
 @dataclass(frozen=True)
 class Choice:
     "What is taken of what lies in the data folder."
