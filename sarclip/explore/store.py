@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EXACT_UP_TO', 'CHUNK', 'FORMAT', 'SPARE', 'SAMPLE', 'StoredFile', 'TileStore']
 
-# %% ../../nbs/api/explore/07_store.ipynb #27d57c8e
+# %% ../../nbs/api/explore/07_store.ipynb #f385c133
 import contextlib
 import json
 import sqlite3
@@ -23,7 +23,7 @@ from .lists import InvertedLists
 from .search import nearest
 from .tiles import Place, Window
 
-# %% ../../nbs/api/explore/07_store.ipynb #93d55f85
+# %% ../../nbs/api/explore/07_store.ipynb #d08db442
 EXACT_UP_TO = 100_000    # vectors that are compared one and all
 CHUNK = 50_000           # vectors read at a time
 FORMAT = "sarclip search index 1"
@@ -99,7 +99,7 @@ class TileStore:
         "Give the file back."
         self._db.close()
 
-    def __len__(self) -> int: return self._db.execute("SELECT count(*) FROM vectors").fetchone()[0]
+    def __len__(self) -> int: return self._db.execute("SELECT count(*) FROM tiles").fetchone()[0]
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -177,9 +177,8 @@ class TileStore:
     ) -> tuple[np.ndarray, np.ndarray]:    # ids and cosine similarities, best first
         "The nearest tiles: exactly so up to EXACT_UP_TO of them. Raises ValueError for an empty store and for k < 1."
         if k < 1: raise ValueError(f"k must be at least 1, got {k}")
-        if not (count := len(self)): raise ValueError(f"{self.path} holds no tiles yet; index the folder again")
-        query = np.asarray(query, np.float32)
-        ids, held = self._current(count)
+        query, (ids, held) = np.asarray(query, np.float32), self._current()
+        if not len(held): raise ValueError(f"{self.path} holds no tiles yet; index the folder again")
         if isinstance(held, InvertedLists): ids, held = self._vectors(held.search(query, k + SPARE)[0])
         order, similarity = nearest(held, query, min(k, len(ids)))
         return ids[order], similarity
@@ -197,16 +196,17 @@ class TileStore:
         "Changes with every commit: another connection's by the first number, ours by the second."
         return self._db.execute("PRAGMA data_version").fetchone()[0], self._db.total_changes
 
-    def _current(self, count: int) -> tuple[np.ndarray, np.ndarray | InvertedLists]:
-        if self._held is None or self._held[0] != (state := self._state()):
-            state = self._state()
-            if count > EXACT_UP_TO: self._held = state, np.empty(0, np.int64), self._fresh_lists()[0]
+    def _current(self) -> tuple[np.ndarray, np.ndarray | InvertedLists]:
+        "Ids and vectors, or no ids and lists: read when something was committed since."
+        state = self._state()
+        if self._held is None or self._held[0] != state:
+            if len(self) > EXACT_UP_TO: self._held = state, np.empty(0, np.int64), self._fresh_lists()[0]
             else: self._held = state, *_join(self._chunks("ORDER BY tile", ()), self.about["dimension"])
         return self._held[1:]
 
     def _fresh_lists(self) -> tuple[InvertedLists, bool]:
         "Lists that hold what the store holds, and whether they differ from the file of lists."
-        wanted = np.sort(np.array(self._db.execute("SELECT tile FROM vectors").fetchall(), np.int64).ravel())
+        wanted = np.sort(np.array(self._db.execute("SELECT id FROM tiles").fetchall(), np.int64).ravel())
         try: lists = InvertedLists.load(self._lists_path)
         except (FileNotFoundError, ValueError): lists = None
         if changed := lists is None or lists.dimension != self.about["dimension"] or not lists.fits(len(wanted)):
