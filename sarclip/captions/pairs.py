@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAIR_COLUMNS', 'COUNTS', 'build_pairs', 'move_images', 'vocabulary', 'apply_corrections', 'sar_names', 'test_pairs',
-           'table1', 'write_table', 'read_table', 'named_in_training', 'at_most']
+           'table1', 'write_table', 'read_table', 'named_in_training', 'images_naming', 'stated_words',
+           'admitted_facts', 'at_most']
 
 # %% ../../nbs/api/captions/03_pairs.ipynb #d0b13c33
 import json
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from .templates import admissible_facts, caption_record, human_facts
+from .templates import admissible_facts, caption_record, human_facts, parse_facts
 from ..core.paper import paper_values
 from ..core.files import atomic_path
 from ..core.records import Record, records_to_frame
@@ -206,14 +207,32 @@ def named_in_training(
     names: Iterable[str],       # readable class names
 ) -> set[str]:                  # those that a training caption states as a fact
     "Which class names the training captions state."
-    stated = {
-        word
-        for facts in pairs.facts[pairs.split == "train"].unique()
-        for fact in json.loads(facts)
-        for word in fact
-        if isinstance(word, str)
-    }
+    stated: set[str] = set()
+    for facts in pairs.facts[pairs.split == "train"].unique(): stated |= stated_words(facts)
     return stated & set(names)
+
+
+def images_naming(
+    pairs: pd.DataFrame,    # of notebook 01
+    name: str,              # readable class name
+) -> set[str]:              # ids of images with a caption that states it
+    "Images whose captions name a class as a fact, whatever their source."
+    naming = [facts for facts in pairs.facts.unique() if name in stated_words(facts)]
+    return set(pairs.image_id[pairs.facts.isin(naming)])
+
+
+def stated_words(
+    facts: str,    # an entry of the column `facts`
+) -> set[str]:     # the words in it: class names, places and kinds of fact
+    "The words of a caption's facts."
+    return {word for fact in parse_facts(facts) for word in fact if isinstance(word, str)}
+
+
+def admitted_facts(
+    test: pd.DataFrame,        # of `test_pairs`
+) -> list[frozenset[str]]:     # for each pair the facts, as captions state them, that are true of its image
+    "The column `admits` of the test pairs, read: which captions a perfect model may take for an image's."
+    return [frozenset(json.loads(text)) for text in test.admits]
 
 # %% ../../nbs/api/captions/03_pairs.ipynb #5261cce7
 def at_most(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REGIONS', 'TEMPLATES', 'MORE_TEMPLATES', 'CAPTION_PROFILES', 'Facts', 'NOTHING', 'plural', 'counted', 'locate',
            'Group', 'group_boxes', 'direction', 'template_ids', 'render', 'claims', 'Caption', 'facts_json',
-           'human_facts', 'caption_record', 'admissible_facts', 'class_prompts']
+           'parse_facts', 'human_facts', 'caption_record', 'admissible_facts', 'class_prompts']
 
 # %% ../../nbs/api/captions/00_templates.ipynb #0dff5cfa
 import hashlib
@@ -310,6 +310,12 @@ def facts_json(
 ) -> str:            # compact JSON of the sorted list
     "The canonical text of facts, to compare and to store."
     return json.dumps(sorted(facts), ensure_ascii=False, separators=(",", ":"))
+
+def parse_facts(
+    text: str,    # what `facts_json` wrote: an entry of the column `facts`
+) -> Facts:       # the atomic facts
+    "The facts of a caption, read from the column `facts` of the pairs."
+    return tuple(tuple(fact) for fact in json.loads(text))
 
 def human_facts(
     text: str,    # a caption written by a person

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['BOXES_PER_IMAGE', 'SIDE', 'MSTAR_FOLDERS', 'table1_records', 'table1_test', 'oracle_recalls', 'table1_pairs',
-           'ceiling_figure']
+           'ceiling_figure', 'Ceiling', 'paper_ceiling']
 
 # %% ../../nbs/api/evaluation/09_ceiling.ipynb #39f42ec3
-import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,10 +16,12 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from ..captions.pairs import admitted_facts, build_pairs, sar_names, test_pairs
+from ..captions.templates import parse_facts
 from ..core.paper import paper_values
-from ..data.manifest import Dataset, Manifest
-from ..captions.pairs import build_pairs, sar_names, test_pairs
 from ..core.records import Box, Record
+from ..data.manifest import Dataset, Manifest
+from .features import Metrics
 from .retrieval import KS, admissible_counts, hit_probability
 
 # %% ../../nbs/api/evaluation/09_ceiling.ipynb #5b5ee840
@@ -75,8 +77,7 @@ def table1_test(
     manifest: Manifest,       # class lists of the eight sources
     seed: int,                # of everything
     share: float = 1.0,       # of Table I's sizes
-) -> pd.DataFrame:    # as `sarclip.captions.pairs.test_pairs` gives it, plus `classes`: JSON list of the image's
-                      # classes
+) -> pd.DataFrame:    # as `sarclip.captions.pairs.test_pairs` gives it, plus `classes`: tuple of the image's classes
     "Test pairs of a made-up SARCLIP-1M with the validation sizes of Table I."
     folders = {f"folder {i + 1}": f"vehicle number {i + 1}" for i in range(MSTAR_FOLDERS)}
     sources = {
@@ -88,19 +89,13 @@ def table1_test(
     records = list(table1_records(manifest, "val", seed, share))
     _, pairs = build_pairs(records, manifest, seed)
     test, by_id = test_pairs(records, pairs, sar_names(manifest), seed), {r.image_id: r for r in records}
-    def classes(image: str) -> str:
-        record = by_id[image]
-        return json.dumps(
-            sorted(
-                {
-                    sources[record.dataset].classes[label]
-                    for label in (*record.labels, *(box.label for box in record.boxes))
-                }
-            ),
-            ensure_ascii=False,
-        )
 
-    return test.assign(classes=test.image_id.map(classes))
+    def classes(image: str) -> tuple[str, ...]:
+        record = by_id[image]
+        labels = {*record.labels, *(box.label for box in record.boxes)}
+        return tuple(sorted({sources[record.dataset].classes[label] for label in labels}))
+
+    return test.assign(classes=[classes(image) for image in test.image_id])
 
 # %% ../../nbs/api/evaluation/09_ceiling.ipynb #8048d64d
 def oracle_recalls(
@@ -112,7 +107,7 @@ def oracle_recalls(
     rows = []
     for level, (says, admits) in {
         "classes": _class_level(test),
-        "facts": (test.facts.tolist(), [json.loads(a) for a in test.admits]),
+        "facts": (test.facts.tolist(), admitted_facts(test)),
     }.items():
         pools = dict(zip(("i2t", "t2i"), admissible_counts(says, admits)))
         recalls = pd.DataFrame(
@@ -139,22 +134,21 @@ def table1_pairs(
     }
 
 
-def _class_level(test: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+def _class_level(test: pd.DataFrame) -> tuple[list[str | tuple], list[list[str | tuple]]]:
     "What a caption says of classes, and what of that is true of each image."
     says = [_classes_said(facts) for facts in test.facts]
-    known = {classes: set(json.loads(classes)) for classes in test.classes.unique()}
-    named = {key: set(json.loads(key)) for key in set(says) if not key.startswith('"')}
-    true = {classes: [key for key, words in named.items() if words <= shown] for classes, shown in known.items()}
-    return says, [true[classes] if json.loads(classes) else [said] for classes, said in zip(test.classes, says)]
+    named = {said for said in says if isinstance(said, tuple)}
+    true = {shown: [said for said in named if set(said) <= set(shown)] for shown in set(test.classes)}
+    return says, [true[shown] if shown else [said] for shown, said in zip(test.classes, says)]
 
-def _classes_said(facts: str) -> str:
-    "JSON list of the classes that facts name; free text stands for itself."
-    atoms = json.loads(facts)
-    if atoms[0][0] == "text": return json.dumps(atoms[0][1])
-    return json.dumps(
-        sorted({word for atom in atoms for word in ([atom[1], atom[5]] if atom[0] == "rel" else [atom[1]])}),
-        ensure_ascii=False,
-    )
+
+def _classes_said(facts: str) -> str | tuple[str, ...]:
+    "The classes that facts name; free text stands for itself."
+    atoms = parse_facts(facts)
+    if atoms[0][0] == "text": return atoms[0][1]
+    names: set[str] = set()
+    for kind, name, *rest in atoms: names |= {name, rest[3]} if kind == "rel" else {name}
+    return tuple(sorted(names))
 
 # %% ../../nbs/api/evaluation/09_ceiling.ipynb #a2b48a74
 def ceiling_figure(
@@ -170,3 +164,62 @@ def ceiling_figure(
     ax.legend(title="a perfect model that", frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     figure.tight_layout()
     return figure
+
+# %% ../../nbs/api/evaluation/09_ceiling.ipynb #994b1c15
+@dataclass(frozen=True)
+class Ceiling:
+    "What perfect models reach on a test set of the paper's kind."
+    recalls: pd.DataFrame    # of `oracle_recalls`
+    human: float             # share of the test pairs with a sentence written by a person, percent
+    best: float              # the paper's best mean recall, percent
+
+    def mean_recall(self,
+        level: str,              # "classes" or "facts": what the perfect model knows
+        source: str = "all",     # dataset, or all in Table I's proportions
+    ) -> float:                  # percent
+        "Mean recall of one perfect model."
+        rows = self.recalls[(self.recalls.level == level) & (self.recalls.source == source)]
+        return rows.mean_recall.item()
+
+    @property
+    def without_human(self) -> float:    # percentage points
+        "What knowing the classes is worth when the sentences written by people are not read."
+        return self.mean_recall("classes") - self.human
+
+    def metrics(self) -> Metrics:    # ceiling/<source>/<level>_mean_recall
+        "Mean recall of each source and level, and what classes alone are worth."
+        found = {f"ceiling/{row.source}/{row.level}_mean_recall": row.mean_recall for row in self.recalls.itertuples()}
+        return found | {"ceiling/all/classes_without_human_mean_recall": self.without_human}
+
+    def figure(self) -> Figure:
+        "Mean recall of the perfect models beside the paper's best."
+        return ceiling_figure(self.recalls, self.best)
+
+    def in_short(self) -> str:
+        "The most telling number, in one sentence."
+        return (
+            f"Classes alone explain {self.without_human:.1f} of the paper's {self.best:.2f} points of mean recall."
+        )
+
+    def in_words(self) -> str:
+        "What the numbers say, in four sentences."
+        share = 100 * self.without_human / self.best
+        return (
+            f"Knowing the classes and nothing else is worth {self.without_human:.1f} points: {share:.0f}% of the paper's "
+            f"{self.best:.2f}. Reading SARLANG's human sentences perfectly adds {self.human:.1f}, since they are "
+            f"{self.human:.0f}% of the test set and each is unique. Knowing every fact of every image would reach "
+            f"{self.mean_recall('facts'):.1f}, no more: the rest is guessing among paraphrases. Boxes are made up, so "
+            f"the last figure is rough."
+        )
+
+
+def paper_ceiling(
+    manifest: Manifest,      # class lists of the eight sources
+    best: float,             # the paper's best mean recall, percent
+    seed: int,               # of labels, boxes and captions
+    share: float = 1.0,      # of Table I's sizes
+) -> Ceiling:
+    "How high a perfect model gets on a test set with Table I's numbers, for each source and for all."
+    weights = table1_pairs(manifest)
+    human = 100 * (weights["sarlang"] / sum(weights.values()))
+    return Ceiling(oracle_recalls(table1_test(manifest, seed, share), weights), human, best)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Metrics', 'COMPANIONS', 'check_values', 'Features', 'as_arrays', 'as_unit_arrays', 'metric_rows', 'image_features',
-           'text_features', 'class_text_features', 'model_key', 'data_key', 'save_features', 'load_features',
-           'stored_features']
+           'text_features', 'class_text_features', 'untrained_like', 'model_key', 'data_key', 'save_features',
+           'load_features', 'stored_features']
 
 # %% ../../nbs/api/evaluation/00_features.ipynb #0f1ca3a5
 import hashlib
@@ -25,7 +25,7 @@ from ..core.numerics import repeatable
 from ..core.files import atomic_path
 from ..training.loader import preprocess, to_tensor
 from ..models.encode import encode_image, encode_text
-from ..models.factory import Encoder
+from ..models.factory import Encoder, create
 
 # %% ../../nbs/api/evaluation/00_features.ipynb #cd40e517
 def check_values(
@@ -200,6 +200,15 @@ def class_text_features(
     ends = np.cumsum([len(texts) for texts in prompts.values()])
     means = np.stack([part.mean(0) for part in np.split(features, ends[:-1])])
     return check_values(means / np.linalg.norm(means, axis=1, keepdims=True), "class text features")
+
+# %% ../../nbs/api/evaluation/00_features.ipynb #b0687593
+def untrained_like(
+    encoder: Encoder,    # a trained one
+    seed: int,           # of the random weights
+) -> Encoder:            # in evaluation mode, on the same device
+    "The same network with the seed's random weights and the same normalisation of images."
+    preprocess = {"mean": encoder.mean, "std": encoder.std}
+    return create(encoder.backbone, seed, device=encoder.device, preprocess=preprocess)
 
 # %% ../../nbs/api/evaluation/00_features.ipynb #bc532649
 def model_key(

@@ -45,6 +45,10 @@ class StageData:
     validation: PairData | None
     counts: dict[str, int]          # training images of each dataset
 
+    def table(self) -> pd.DataFrame:    # dataset, and all of them → training images
+        "How many images of each dataset train."
+        return pd.Series(self.counts | {"all": sum(self.counts.values())}, name="training images").to_frame()
+
 def stage_data(
     run: Run,                       # of the stage's notebook
     stage: int,                     # 1: optical, 2: SAR

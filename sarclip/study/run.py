@@ -16,6 +16,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class Run:
         self.settings, self.notebook, self.started = settings, notebook, time.time()
         self.dir = step_dir(settings, notebook)
         self.inputs: dict[str, str] = {}
+        self.metrics: dict[str, Any] = {}
         self.dir.mkdir(parents=True, exist_ok=True)
         for old in [self.dir / "metrics.json", self.dir / "provenance.json", *(self.dir / "figures").glob("*.png")]:
             old.unlink(missing_ok=True)
@@ -101,10 +103,17 @@ class Run:
         with atomic_path(self.dir / "figures" / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight")
 
+    def keep(self,
+        found: Any,    # "<task>/<dataset>/<metric>" → number or list of numbers, or a result whose `metrics()` is that
+    ) -> None:
+        "Put what was measured among the metrics that `finish` writes."
+        self.metrics |= found if isinstance(found, Mapping) else found.metrics()
+
     def finish(self,
-        metrics: dict[str, Any],    # "<task>/<dataset>/<metric>" → number, or list of numbers
+        metrics: Mapping[str, Any] = {},    # further metrics, after those kept
     ) -> None:
         "Write provenance, then metrics.json; with it the step counts as whole."
+        self.keep(metrics)
         write_json(
             self.dir / "provenance.json",
             {
@@ -120,7 +129,7 @@ class Run:
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
         )
-        write_json(self.dir / "metrics.json", metrics)
+        write_json(self.dir / "metrics.json", self.metrics)
 
 def _short(path: Path) -> str:
     return path.relative_to(project_root()).as_posix() if path.is_relative_to(project_root()) else str(path)

@@ -6,13 +6,13 @@
 __all__ = ['Augmentation', 'turnable', 'crop_boxes', 'sample_boxes', 'speckle', 'vary_tone', 'augment']
 
 # %% ../../nbs/api/training/01_augment.ipynb #d4df2596
-import json
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..captions.templates import parse_facts
 from .loader import preprocess
 
 # %% ../../nbs/api/training/01_augment.ipynb #c3cac868
@@ -45,9 +45,8 @@ def turnable(
     facts: list[str],    # canonical facts of B captions, JSON
 ) -> Tensor:             # bool (B,): whether the caption stays true when the image is flipped or turned
     "Which captions speak of classes and counts alone."
-    return torch.tensor(
-        [all(kind in ("is", "count") for kind, *_ in json.loads(fact)) for fact in facts], dtype=torch.bool
-    )
+    anywhere = [all(kind in ("is", "count") for kind, *_ in parse_facts(text)) for text in facts]
+    return torch.tensor(anywhere, dtype=torch.bool)
 
 # %% ../../nbs/api/training/01_augment.ipynb #4c914f30
 def crop_boxes(
