@@ -6,7 +6,7 @@
 __all__ = ['COLOURS', 'image_classes', 'atlas_points', 'predict_by_text', 'Atlas', 'joined', 'nearest_images', 'make_atlas',
            'class_sentences', 'atlas_of', 'atlas_figure']
 
-# %% ../../nbs/api/explore/04_atlas.ipynb #0a378c11
+# %% ../../nbs/api/explore/04_atlas.ipynb #b27be45f
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from .maps import LAYOUTS, MapQuality, map_quality, scatter
 from .testsets import SeenSets
 from ..models.factory import Encoder
 
-# %% ../../nbs/api/explore/04_atlas.ipynb #dc34e318
+# %% ../../nbs/api/explore/04_atlas.ipynb #18417fc0
 COLOURS = ("class", "source", "split", "tests", "answer")    # columns of few values, which a map can be coloured by
 
 def image_classes(
@@ -63,7 +63,7 @@ def atlas_points(
         })
     return pd.DataFrame(rows)
 
-# %% ../../nbs/api/explore/04_atlas.ipynb #f322587b
+# %% ../../nbs/api/explore/04_atlas.ipynb #af16d642
 def predict_by_text(
     encoder: Encoder,
     points: pd.DataFrame,        # of `atlas_points`
@@ -83,7 +83,7 @@ def predict_by_text(
         if predicted and shows: points.loc[row, "answer"] = "right" if predicted in shows else "wrong"
     return points
 
-# %% ../../nbs/api/explore/04_atlas.ipynb #d3758367
+# %% ../../nbs/api/explore/04_atlas.ipynb #ef407ce6
 @dataclass(frozen=True)
 class Atlas:
     "Images with their facts, maps, neighbours and similarities to phrases; rows agree everywhere."
@@ -135,7 +135,7 @@ class Atlas:
             metrics[f"{prefix}{task}/all_tests/trustworthiness"] = quality.trustworthiness
         return metrics
 
-# %% ../../nbs/api/explore/04_atlas.ipynb #dc8051cf
+# %% ../../nbs/api/explore/04_atlas.ipynb #e7e09705
 def joined(
     seen: SeenSets,
     points: pd.DataFrame,    # of `atlas_points`
@@ -187,7 +187,7 @@ def make_atlas(
         last,
     )
 
-# %% ../../nbs/api/explore/04_atlas.ipynb #083fe162
+# %% ../../nbs/api/explore/04_atlas.ipynb #b5ba4f6c
 def class_sentences(
     classes: Sequence[str],    # of the points, repeated as they come
     most: int = 60,            # sentences at most
@@ -213,7 +213,7 @@ def atlas_of(
     phrases = list(dict.fromkeys([*phrases, *class_sentences(list(points["class"]))]))
     return make_atlas(points, images, features, projections, seed, phrases, text_features(encoder, phrases))
 
-# %% ../../nbs/api/explore/04_atlas.ipynb #9eab544d
+# %% ../../nbs/api/explore/04_atlas.ipynb #3a285e54
 def atlas_figure(
     atlas: Atlas,
     colour: str = "source",    # a column of the points with few values
@@ -225,7 +225,7 @@ def atlas_figure(
     for row, projection in enumerate(atlas.projections):
         for column, stage in enumerate(atlas.stages):
             ax = axes[row, column]
-            scatter(atlas.maps[projection, stage], labels, ax, f"{projection}, {stage}\n{atlas.quality[projection, stage].sentence()}")
+            scatter(atlas.maps[projection, stage], labels, ax, f"{projection}, {stage}\n{atlas.quality[projection, stage].title()}")
             handles = ax.get_legend_handles_labels()
             ax.get_legend().remove()
     figure.legend(*handles, loc="lower center", ncols=min(4, len(set(labels))), fontsize=8, frameon=False, bbox_to_anchor=(.5, -.08))

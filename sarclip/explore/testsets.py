@@ -6,7 +6,7 @@
 __all__ = ['RETRIEVAL', 'test_sets', 'SeenSets', 'see_sets', 'neighbour_metrics', 'neighbour_sentence', 'neighbour_key',
            'chance_of_one_label', 'fig5']
 
-# %% ../../nbs/api/explore/03_testsets.ipynb #c2bedae0
+# %% ../../nbs/api/explore/03_testsets.ipynb #19103973
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from .maps import map_quality, neighbour_share, scatter, tsne
 from ..models.factory import Encoder
 from ..training.loader import load_images
 
-# %% ../../nbs/api/explore/03_testsets.ipynb #3447eec4
+# %% ../../nbs/api/explore/03_testsets.ipynb #1aac3773
 RETRIEVAL = "sarclip_1m test"    # the test pairs' set; the others have the names of the manifest's evaluations
 
 def test_sets(
@@ -43,7 +43,7 @@ def test_sets(
     sets = {name: at_most(frame, limit, seed) for name, frame in sets.items()}
     return {name: frame for name, frame in sets.items() if len(frame) >= 5 and frame.label.nunique() > 1}
 
-# %% ../../nbs/api/explore/03_testsets.ipynb #ea0ba88b
+# %% ../../nbs/api/explore/03_testsets.ipynb #ccbba130
 @dataclass(frozen=True)
 class SeenSets:
     "Test sets with their images, and with their features at each stage of the training."
@@ -76,7 +76,7 @@ def see_sets(
             features[name, stage] = stored.values
     return SeenSets(dict(sets), images, features)
 
-# %% ../../nbs/api/explore/03_testsets.ipynb #f6df9b59
+# %% ../../nbs/api/explore/03_testsets.ipynb #44d978cc
 def neighbour_metrics(
     seen: SeenSets,
 ) -> Metrics:    # neighbours/<set>/own_class and …/chance, percent; untrained/… for the untrained encoder
@@ -113,13 +113,13 @@ def chance_of_one_label(
     share = pd.Series(labels).value_counts(normalize=True)
     return 100 * float((share**2).sum())
 
-# %% ../../nbs/api/explore/03_testsets.ipynb #35a9d790
+# %% ../../nbs/api/explore/03_testsets.ipynb #eead2145
 def fig5(
     seen: SeenSets,
     seed: int = 0,                  # of the maps
 ) -> tuple[Figure, Metrics]:        # the figure; tsne/<set>/own_class (percent) and tsne/<set>/trustworthiness (0 to 1)
     "t-SNE of each set, the last stage above and the untrained encoder below, each map with its quality."
-    figure, axes = plt.subplots(2, len(seen.sets), figsize=(5.2 * len(seen.sets), 7.4), squeeze=False)
+    figure, axes = plt.subplots(2, len(seen.sets), figsize=(5.2 * len(seen.sets), 7.8), squeeze=False)
     metrics = {}
     for column, (name, frame) in enumerate(seen.sets.items()):
         for row, (stage, prefix) in enumerate(((seen.stages[-1], ""), ("untrained", "untrained/"))):
@@ -129,6 +129,6 @@ def fig5(
             key = neighbour_key(name).replace("neighbours", "tsne", 1)
             metrics[prefix + key] = quality.purity
             metrics[f"{prefix}tsne/{name.split()[0]}/trustworthiness"] = quality.trustworthiness
-            scatter(coords, labels, axes[row, column], f"{name}, {stage}\n{quality.sentence()}")
+            scatter(coords, labels, axes[row, column], f"{name}, {stage}\n{quality.title()}")
     figure.tight_layout()
     return figure, metrics

@@ -3,6 +3,7 @@
 
 const by = (id) => document.getElementById(id);
 const SHOWN = 60;    // chips the gallery draws before it is asked for more
+const BRIEF = ["class", "prediction", "score", "answer", "caption", "source"];    // facts beside the pointer
 
 function make(tag, text, properties = {}) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -159,16 +160,17 @@ class App {
 
   title(index) { return this.atlas.rows[index][0]; }
 
-  facts(index) {
-    const list = make("dl");
-    this.atlas.names.forEach((name, k) => list.append(make("dt", name), make("dd", this.atlas.rows[index][k] || "–")));
+  facts(index, names = this.atlas.names) {
+    const list = make("dl"), row = this.atlas.rows[index];
+    for (const name of names.filter((name) => this.atlas.names.includes(name)))
+      list.append(make("dt", name), make("dd", row[this.atlas.names.indexOf(name)] || "–"));
     if (this.phrase) list.append(make("dt", "similarity"), make("dd", this.similarity(index).toFixed(3)));
     return list;
   }
 
   over(index) {
     const tip = by("tip"), place = this.map.place(index);
-    tip.replaceChildren(this.chips.draw(index, this.title(index)), this.facts(index));
+    tip.replaceChildren(this.chips.draw(index, this.title(index)), this.facts(index, BRIEF));
     tip.hidden = false;
     if (!place) return;
     const { clientWidth, clientHeight } = by("plot"), clamp = (v, high) => Math.max(4, Math.min(v, high));
