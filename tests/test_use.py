@@ -1,10 +1,14 @@
 """A trained model in somebody else's hands: plain OpenCLIP, ONNX and `sarclip.load` say what the study says."""
+import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+
+from conftest import ROOT
 
 import sarclip    # before open_clip, which imports torchvision
 from sarclip.core.records import Record, records_to_frame
@@ -67,3 +71,136 @@ def test_plain_open_clip_agrees_on_files(checkpoint, folder, study):
 def test_load_agrees_on_files(checkpoint, folder, study):
     model = sarclip.load(checkpoint, device="cpu")
     for got, wanted in zip((model.encode_images(folder), model.encode_texts(TEXTS)), study): assert np.abs(got - wanted).max() < 1e-5
+
+
+@pytest.fixture(scope="module")
+def exported(encoder, tmp_path_factory) -> Path:
+    pytest.importorskip("onnxscript", reason="ONNX is an extra: sarclip[onnx]")
+    from sarclip.use.onnx import export_onnx
+    where = tmp_path_factory.mktemp("onnx")
+    assert max(export_onnx(encoder, where).values()) < 1e-5
+    return where
+
+
+def test_onnx_agrees_on_files(exported, folder, study):
+    model = sarclip.load(exported)
+    for got, wanted in zip((model.encode_images(folder), model.encode_texts(TEXTS)), study): assert np.abs(got - wanted).max() < 1e-5
+
+
+def test_onnx_needs_nothing_of_ours(exported, folder, study):
+    "A letterboxed picture in three channels goes into ONNX Runtime as it is."
+    import onnxruntime
+    from sarclip.data.imaging import letterbox
+    session = onnxruntime.InferenceSession(str(exported / "image_tower.onnx"))
+    pictures = [letterbox(np.asarray(Image.open(path).convert("RGB")), 64) for path in sorted(folder.iterdir())]
+    assert np.abs(session.run(["features"], {"pictures": np.stack(pictures)})[0] - study[0]).max() < 1e-5
+
+
+def test_hub_folder_is_loaded_by_open_clip_and_by_us(checkpoint, folder, study, tmp_path):
+    from sarclip.use.hub import export_hub
+    from sarclip.use.load import load_encoder
+    export_hub(load_encoder(checkpoint, "cpu"), tmp_path / "hub")
+    model = sarclip.load(tmp_path / "hub", device="cpu")
+    for features in (open_clip_features(f"local-dir:{tmp_path / 'hub'}", folder), (model.encode_images(folder), model.encode_texts(TEXTS))):
+        for got, wanted in zip(features, study): assert np.abs(got - wanted).max() < 1e-5
+
+
+@pytest.fixture(scope="module")
+def peers(encoder, tmp_path_factory) -> tuple[Path, Path, np.ndarray, list[str]]:
+    "The exported test set, our weights as a bare file, and what both hold."
+    from sarclip.evaluation.interchange import export_test_set
+    from sarclip.use.hub import export_state_dict
+    rng, where = np.random.default_rng(1), tmp_path_factory.mktemp("interchange")
+    images = rng.integers(0, 256, (40, 64, 64, 1), np.uint8)
+    captions = [f"{what} in the {place}, number {i}." for i, (what, place) in enumerate((w, p) for w in ("A ship", "Two tanks", "One \"bridge\"", "a car") for p in [f"corner {n}" for n in range(10)])]
+    export_test_set(where, pd.DataFrame({"caption": captions}), images)
+    return where, export_state_dict(encoder, where / "weights"), images, captions
+
+
+def recalls(images: np.ndarray, texts: np.ndarray, owner: list[int]) -> list[float]:
+    "R@1, 5, 10 of pictures that look for texts, then of texts that look for pictures; percent. `owner`: each text's picture."
+    import torch
+    scores, owner = torch.tensor(texts @ images.T), torch.tensor(owner)
+    to_text = [(owner[scores.T.topk(k, 1).indices] == torch.arange(len(images))[:, None]).any(1).float().mean().item() for k in (1, 5, 10)]
+    return [100 * r for r in to_text + [(scores.topk(k, 1).indices == owner[:, None]).any(1).float().mean().item() for k in (1, 5, 10)]]
+
+
+def ours(encoder, peers) -> tuple[np.ndarray, np.ndarray]:
+    from sarclip.evaluation.features import image_features, text_features
+    return image_features(encoder, peers[2]), text_features(encoder, peers[3])
+
+
+def test_sarvlm_reads_our_test_set_from_any_folder(encoder, peers, tmp_path, monkeypatch):
+    "eval/RET/eval_retrieval.py, restated: a model by name, `torch.load`, `pd.read_csv`, `Image.open(imgpath)`, zeros where that fails."
+    import open_clip
+    import torch
+    monkeypatch.chdir(tmp_path)
+    model, _, preprocess = open_clip.create_model_and_transforms(model_name="sarclip-mini", pretrained=None, precision="fp32", device="cpu")
+    missing, unexpected = model.load_state_dict(torch.load(peers[1], map_location="cpu", weights_only=True), strict=False)
+    assert not missing and not unexpected
+    model.eval()
+    table = pd.read_csv(peers[0] / "test.csv")
+    opened = [Image.open(path).convert("RGB") for path in table["imgpath"].tolist()]    # its zeros stand in for what this raises
+    with torch.no_grad():
+        images = model.encode_image(torch.stack([preprocess(image) for image in opened]), normalize=True).numpy()
+        texts = model.encode_text(open_clip.get_tokenizer("sarclip-mini")(table["caption"].tolist()), normalize=True).numpy()
+    for got, wanted in zip((images, texts), ours(encoder, peers)): assert np.abs(got - wanted).max() < 1e-5
+    assert table["caption"].tolist() == peers[3]
+
+
+class RemoteClipData:
+    "JsonDataset of remoteclip_retrieval.py, restated with its grouping, which a file of single sentences never reaches."
+
+    def __init__(self, json_dir: Path, img_dir: Path, transforms):
+        self.img_dir, self.transforms, self.images, self.captions = img_dir, transforms, [], []
+        for image in json.load(open(json_dir))["images"]:
+            if image["split"] == "test":
+                for text in image["sentences"]:
+                    self.images.append(image["filename"])
+                    self.captions.append(text["raw"].capitalize())
+        unique, first = np.unique(self.images, return_index=True)
+        if len(unique) != len(self.images):
+            grouped = [[c for c, name in zip(self.captions, self.images) if name == self.images[i]] for i in first]
+            self.images, self.captions = [self.images[i] for i in first], grouped
+
+    def __getitem__(self, i: int): return self.transforms(Image.open(self.img_dir / self.images[i])), self.captions[i]
+
+
+def remoteclip(peers, evaluate: bool) -> tuple[np.ndarray, np.ndarray, list[int], list[str]]:
+    "Its script: batches of 16 in the dataset's order, `for text in texts`, and no `.eval()` unless somebody adds it."
+    import open_clip
+    import torch
+    import torch.nn.functional as F
+    model, _, preprocess = open_clip.create_model_and_transforms(model_name="sarclip-mini", device="cpu")
+    model.load_state_dict(torch.load(peers[1], map_location="cpu"))
+    model.train(not evaluate)    # as a new model is
+    data = RemoteClipData(peers[0] / "dataset.json", peers[0] / "images", preprocess)
+    images, texts, owner, read = [], [], [], []
+    for first in range(0, len(data.images), 16):
+        batch = [data[i] for i in range(first, min(first + 16, len(data.images)))]
+        owner += [first + i for i, (_, captions) in enumerate(batch) for _ in captions]
+        read += [text for _, captions in batch for text in captions]
+        with torch.no_grad():
+            images.append(F.normalize(model.encode_image(torch.stack([image for image, _ in batch])), dim=-1))
+            texts.append(F.normalize(model.encode_text(open_clip.tokenize([text for _, captions in batch for text in captions])), dim=-1))
+    return torch.cat(images).numpy(), torch.cat(texts).numpy(), owner, read
+
+
+def test_remoteclip_reads_our_test_set_and_groups_it(encoder, peers):
+    images, texts, owner, read = remoteclip(peers, evaluate=True)
+    assert owner == [0, *range(40)] and read == [peers[3][0].capitalize(), *(c.capitalize() for c in peers[3])]    # sentences, no letters
+    wanted = ours(encoder, peers)
+    assert np.abs(images - wanted[0]).max() < 1e-5
+    for got, own in zip(recalls(images, texts, owner), recalls(wanted[0], wanted[1], list(range(40)))): assert abs(got - own) <= 100 * 2 / 40
+
+
+def test_remoteclip_without_eval_gives_a_resnet_other_features(encoder, peers):
+    assert np.abs(remoteclip(peers, evaluate=False)[0] - ours(encoder, peers)[0]).max() > 1e-2
+
+
+def test_newcomers_lines_run_as_the_readme_has_them(studied):
+    "Paste after `make study`: what stands in the README, for the tests' own small study."
+    lines = next(block for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S) if "sarclip.load" in block)
+    status, output = studied.call("python", "-c", lines.replace("mini", "tiny"))
+    assert status == 0, output[-3000:]
+    assert "2S1" in output and "similarity" in output

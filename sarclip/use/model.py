@@ -6,9 +6,11 @@
 __all__ = ['Precision', 'Towers', 'TorchTowers', 'Model']
 
 # %% ../../nbs/api/use/00_model.ipynb #386ea24a
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import open_clip
@@ -20,6 +22,7 @@ from ..captions.templates import class_prompts
 from ..core.problems import FAULTS, Problem, Problems, kind_of
 from ..data.pictures import PictureSource, View, list_pictures, read_picture
 from ..evaluation.features import image_features, model_key, text_features
+from ..explore.index import Index, Indexed, build_index, open_index
 from ..explore.similarity import similarity_map
 from ..models.factory import Encoder
 from ..training.loader import prefetch, preprocess, to_tensor
@@ -29,6 +32,7 @@ Precision = Literal["float32", "bfloat16"]
 
 class Towers(Protocol):
     "An image tower and a text tower that put both into one space."
+    backbone: str       # OpenCLIP name of the architecture
     image_size: int     # side of the square pictures, pixels
     dimension: int      # numbers a feature
     scale: float        # what the training multiplied similarities with, before the softmax
@@ -51,7 +55,7 @@ class TorchTowers:
         precision: Precision = "float32",     # of the towers' products; features are float32 in any case
     ):
         self.encoder, self.precision = encoder, precision
-        self.image_size = encoder.image_size
+        self.backbone, self.image_size = encoder.backbone, encoder.image_size
         self.dimension = open_clip.get_model_config(encoder.backbone)["embed_dim"]
         self.scale = float(encoder.model.logit_scale.detach().exp())
 
@@ -193,6 +197,27 @@ class Model:
         picture = read_picture(image, View.of(view), self.image_size)
         text = self.encode_texts(phrase)[0]
         return self.towers.heat(picture if picture.ndim == 3 else picture[..., None], text)
+
+    def index_folder(self,
+        folder: str | os.PathLike,    # pictures and scenes, with all folders below
+        **options: Any,               # path, tile, overlap, tone, batch_size, progress: see `build_index`
+    ) -> Indexed:                     # what was done; its `index` is what `search` takes
+        """Index a folder for searching, or bring its index up to date: large scenes are cut into tiles. Raises
+        FileNotFoundError or ValueError as `sarclip.explore.index.build_index` does."""
+        return build_index(self.towers, Path(folder), **options)
+
+    def search(self,
+        query: str | PictureSource,                     # words, or a picture: a path as `Path`, an image, an array
+        index: Index | Indexed | str | os.PathLike,     # from `index_folder`, or the folder that was indexed
+        k: int = 10,                                    # how many to return; fewer where there are fewer
+    ) -> pd.DataFrame:    # best first: similarity (cosine), path, x, y, width, height (pixels) and, where known, place
+        "What is nearest to words or to a picture. Raises ValueError for an empty query, and for another model's index."
+        if isinstance(index, Indexed): index = index.index
+        if not isinstance(index, Index): index = open_index(self.towers, Path(index))
+        if index.store.about["model"] != self.key:
+            raise ValueError(f"{index.store.path} was made by another model than {self.name}; search with that one, or "
+                             f"index the folder again under another path")
+        return index.search(query, k)
 
 def _stack(pictures: list[np.ndarray]) -> np.ndarray:
     "Pictures as one array: gray, or with colour as soon as one of them has it."
