@@ -20,6 +20,9 @@ export PROFILE BACKBONES INITS
 NUMBERED := $(sort $(wildcard nbs/*.ipynb))
 API := $(sort $(wildcard nbs/api/*/*.ipynb nbs/api/*/*/*.ipynb))
 IN_PLACE := jupyter execute --inplace
+# The state of a view that only a browser can draw is megabytes; nothing of a notebook's own metadata but its kernel is kept.
+NO_WIDGETS := --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_cell_metadata=False \
+  --ClearMetadataPreprocessor.preserve_nb_metadata_mask=kernelspec
 
 # Other people's readers and metrics, which tests compare ours with; what they need beyond what is there, those parts do not use.
 ORACLES := clip-benchmark==1.6.2 torchcvnn==0.10.0
@@ -54,7 +57,7 @@ notebooks: export SARCLIP_RUNS := $(CURDIR)/runs/notebooks
 notebooks: .venv/ready
 	rm -rf runs/notebooks
 	for notebook in $(NUMBERED) $(API); do $(IN_PLACE) $$notebook || exit 1; done
-	jupyter nbconvert --log-level ERROR --to notebook --inplace --coalesce-streams $(NUMBERED) $(API)    # a progress bar's last state
+	jupyter nbconvert --log-level ERROR --to notebook --inplace --coalesce-streams $(NO_WIDGETS) $(NUMBERED) $(API)    # a progress bar's last state
 	nbdev_clean
 
 bench: .venv/ready

@@ -72,7 +72,10 @@ class Browser:
         builder.pointer_action.move_to_location(*map(int, points[0]))
         if len(points) > 1:
             builder.pointer_action.pointer_down()
-            for point in points[1:]: builder.pointer_action.move_to_location(*map(int, point))
+            for start, end in zip(points, points[1:]):    # a hand passes through what lies between
+                for share in (.2, .4, .6, .8, 1):
+                    builder.pointer_action.move_to_location(*(int(a + share * (b - a)) for a, b in zip(start, end)))
+                builder.pointer_action.pause(.05)
             builder.pointer_action.pointer_up()
         builder.perform()
         if key: ActionChains(self.driver).key_up(getattr(Keys, key)).perform()

@@ -23,7 +23,7 @@ main_init: stage1
 03_train_stage2: {epochs: 1, max_steps: 2, batch_size: 16}
 05_eval_recognition: {shots: 1, head_epochs: 200}
 06_ablations: {epochs: 1, max_steps: 1, batch_size: 16, layers: [1]}
-07_explore: {points: 60}
+07_explore: {points: 60, umap: false}
 07b_protocol: {epochs: 1, max_steps: 1, batch_size: 16, twin_epochs: 1}
 """
 

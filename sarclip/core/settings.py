@@ -215,8 +215,13 @@ class AblationSettings(TrainSettings):
 
 class ExploreSettings(MethodSettings):
     "Notebook 07."
-    points: int = Field(1500, ge=10, description="images drawn in the interactive map")
-    umap: bool = Field(False, description="draw UMAP beside t-SNE; its first import compiles for tens of seconds")
+    points: int = Field(1500, ge=10, description="images of each test set at most")
+    umap: bool = Field(True, description="draw UMAP beside t-SNE; its first import compiles for tens of seconds")
+    phrases: list[str] = Field(
+        ["A SAR image of the T-72 main battle tank.", "A SAR image of two ships."],
+        min_length=1,
+        description="sentences to search by; the page can be asked them, and the sentence of every class",
+    )
 
 class ProtocolSettings(ModelSettings):
     "Notebook 07b."

@@ -210,6 +210,7 @@ def _papermill(notebook: str, source: Path, executed: Path, values: dict[str, An
             kernel_name="python3",
             cwd=source.parent,
             progress_bar=False,
+            store_widget_state=False,    # megabytes of a view that only a browser can draw
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
         )
