@@ -17,7 +17,10 @@ setup(
     name=config["lib_name"], version=config["version"], description=config["description"], keywords=config["keywords"],
     author=config["author"], author_email=config["author_email"], license="Apache-2.0",
     long_description=(here / "README.md").read_text(encoding="utf-8"), long_description_content_type="text/markdown",
-    packages=find_packages(include=["sarclip", "sarclip.*"]), package_data={"sarclip": ["*/*.yaml", "models/model_configs/*.json", "explore/assets/*", "explore/assets/vendor/*"]},
+    packages=find_packages(include=["sarclip", "sarclip.*"]),
+    package_data={
+        "sarclip": ["*/*.yaml", "models/model_configs/*.json", "explore/assets/*", "explore/assets/vendor/*", "study/templates/*"]
+    },
     python_requires=f">={config['min_python']}", install_requires=config["requirements"].split(),
     extras_require=extras,
     entry_points={"console_scripts": config["console_scripts"].split()},
