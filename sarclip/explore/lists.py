@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PROBED', 'TRAINED_ON', 'ROUNDS', 'GROWTH', 'InvertedLists']
 
-# %% ../../nbs/api/explore/06_lists.ipynb #494cb19c
+# %% ../../nbs/api/explore/06_lists.ipynb #2e5d0295
 import math
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.files import atomic_path
 
-# %% ../../nbs/api/explore/06_lists.ipynb #3f081e7d
+# %% ../../nbs/api/explore/06_lists.ipynb #0827b50b
 PROBED = 1 / 16         # share of the lists that a query looks into
 TRAINED_ON = 64         # vectors a list that k-means sees
 ROUNDS = 10             # of k-means
