@@ -155,10 +155,12 @@ print(len(build_index(Projection(), sys.argv[1], progress=False).index), resourc
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["uint16", "complex64"])
 def test_a_scene_of_two_gigabytes_is_tiled_within_two_gibibytes(tmp_path, dtype):
-    side = int((2e9 / np.dtype(dtype).itemsize) ** .5) + 1
-    write_scene(tmp_path / "scene.tif", side, side, dtype)
-    assert (tmp_path / "scene.tif").stat().st_size >= 2e9
-    output = subprocess.run([sys.executable, "-c", MEASURED, str(tmp_path), HERE], check=True, stdout=subprocess.PIPE, text=True).stdout
+    side, scene = int((2e9 / np.dtype(dtype).itemsize) ** .5) + 1, tmp_path / "scene.tif"
+    try:
+        write_scene(scene, side, side, dtype)
+        assert scene.stat().st_size >= 2e9
+        output = subprocess.run([sys.executable, "-c", MEASURED, str(tmp_path), HERE], check=True, stdout=subprocess.PIPE, text=True).stdout
+    finally: scene.unlink(missing_ok=True)    # pytest keeps its folders for a while
     tiles, gib = output.split()
     print(f"{dtype}: {tiles} tiles, {float(gib):.2f} GiB at most")
     assert int(tiles) > 1000 and float(gib) < 2
