@@ -54,7 +54,9 @@ def look_at_07(browser: Browser, project: Project, profile: str, shots: Path) ->
     with lab(project) as address:
         browser.open(f"{address}/lab/tree/{for_lab(project, profile)}?reset", height=1000)
         browser.wait("window.jupyterapp && document.querySelector('.jp-Notebook .jp-CodeCell')", 120)
-        browser.wait("document.querySelector('.jp-Notebook-ExecutionIndicator[data-status=idle]')", 120)
+        kernel = "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status"
+        accept = "document.querySelector('.jp-Dialog .jp-mod-accept')?.click()"    # JupyterLab asks which kernel
+        browser.wait(f"({accept}, {kernel} === 'idle')", 120)
         browser.run("jupyterapp.commands.execute('notebook:run-all-cells')")
         browser.wait("document.querySelectorAll('.jp-OutputArea canvas').length >= 3", 500)
         browser.wait("[...document.querySelectorAll('.jp-RenderedMarkdown')].some((m) => m.textContent.startsWith('What came out'))", 200)
