@@ -291,9 +291,10 @@ def stored_features(
     visual = isinstance(items, np.ndarray)
     model, data = model_key(encoder), data_key(items)
     preprocessing = f"normalised {list(encoder.mean)} {list(encoder.std)}" if visual else "tokenised by the encoder"
+    how = hashlib.sha256(preprocessing.encode()).hexdigest()[:8]
     path = (
         Path(store)
-        / f"{'images' if visual else 'texts'}-{model[:16]}-{data[:16]}-{hashlib.sha256(preprocessing.encode()).hexdigest()[:8]}.safetensors"
+        / f"{'images' if visual else 'texts'}-{model[:16]}-{data[:16]}-{how}.safetensors"
     )
     if path.is_file():
         stored = load_features(path, model, data, preprocessing)

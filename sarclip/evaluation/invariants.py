@@ -96,7 +96,7 @@ def check_frozen_tower(
     tasks: Mapping[str, Task],     # of `sarclip.evaluation.tasks.load_tasks`
     seed: int = 0,                 # of the scrambling and the probe
     images: int = 64,              # training images to look at
-) -> Metrics:                      # of `frozen_tower_invariants`; empty where no task has training images of two classes
+) -> Metrics:                      # of `frozen_tower_invariants`; empty where no task trains on two classes
     "`frozen_tower_invariants` on training images of one of the run's tasks."
     for task in tasks.values():
         labels = task.labels[0][:images]

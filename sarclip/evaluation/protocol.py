@@ -244,7 +244,8 @@ def probe_leaks(
     seed: int,                   # of the folds
 ) -> ProbeLeaks:
     "Judge each task's probe on the test images that nearly repeat one of its training images, and on the others."
-    inside = overlaps[overlaps.part == "probe"]
-    return ProbeLeaks(
-        {task.name: without_copies(encoder, task, set(inside.other_id[inside.against == task.name]), seed) for task in tasks}
-    )
+    inside, judged = overlaps[overlaps.part == "probe"], {}
+    for task in tasks:
+        copied = set(inside.other_id[inside.against == task.name])
+        judged[task.name] = without_copies(encoder, task, copied, seed)
+    return ProbeLeaks(judged)

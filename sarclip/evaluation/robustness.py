@@ -8,6 +8,7 @@ __all__ = ['Robustness', 'robustness', 'robustness_figure', 'DepressionAngles', 
 # %% ../../nbs/api/evaluation/13_robustness.ipynb #46b6fde7
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,7 +34,8 @@ class Robustness:
         "Each accuracy with its 95% interval; a series is called by its first word."
         found: Metrics = {}
         for row in self.rows.itertuples():
-            key = f"robustness/{self.task.name}/{row.model.lower().replace(' ', '_')}_{row.series.split()[0].strip(',')}"
+            model, series = row.model.lower().replace(" ", "_"), row.series.split()[0].strip(",")
+            key = f"robustness/{self.task.name}/{model}_{series}"
             if row.series != "clean": key += f"_{row.value:g}"
             found |= {key: row.accuracy, f"{key}/ci95": [row.low, row.high]}
         return found
@@ -71,8 +73,7 @@ def _versions(images: np.ndarray, seed: int) -> Iterator[tuple[str, float, np.nd
 
 def _extractors(encoders: Mapping[str, Encoder]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     "Name → what turns images into features; raw pixels come last."
-    def of(encoder: Encoder) -> Callable[[np.ndarray], np.ndarray]: return lambda images: image_features(encoder, images)
-    return {name: of(encoder) for name, encoder in encoders.items()} | {"raw pixels": raw_pixels}
+    return {name: partial(image_features, encoder) for name, encoder in encoders.items()} | {"raw pixels": raw_pixels}
 
 
 def robustness_figure(

@@ -110,14 +110,17 @@ def load_tasks(
 def task_overview(
     manifest: Manifest,             # with all evaluations
     tasks: Mapping[str, Task],      # of `load_tasks`
-) -> pd.DataFrame:    # evaluation → title, images of each part, classes, how many of them captions named, what is missing
+) -> pd.DataFrame:    # evaluation → title, classes, images of each part, classes that captions named, data missing
     "Which evaluations run here, on how much, and which data the others lack."
     rows = {}
     for name, evaluation in manifest.evaluations.items():
-        row = {"what": evaluation.title, "classes": len(evaluation.classes)}
-        if task := tasks.get(name):
-            row |= {"train": len(task.train), "test": len(task.test), "named in training": len(task.named), "missing": ""}
-        else:
-            row |= {"train": 0, "test": 0, "named in training": 0, "missing": ", ".join(evaluation.datasets)}
-        rows[name] = row
+        task = tasks.get(name)
+        rows[name] = {
+            "what": evaluation.title,
+            "classes": len(evaluation.classes),
+            "train": len(task.train) if task else 0,
+            "test": len(task.test) if task else 0,
+            "named in training": len(task.named) if task else 0,
+            "missing": "" if task else ", ".join(evaluation.datasets),
+        }
     return pd.DataFrame.from_dict(rows, orient="index")
