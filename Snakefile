@@ -145,7 +145,7 @@ use rule train_stage1 as eval_recognition with:
 
 rule ablation_variant:
     input: "nbs/06_ablations.ipynb", rules.train_stage1.output
-    output: temp(f"{STEP}/06_ablations/training/{{variant}}/model.safetensors")
+    output: temp(f"{STEP}/06_ablations/unfinished/training/{{variant}}/model.safetensors")
     params: device=own_gpu, **section("06_ablations")
     threads: max(1, THREADS // max(1, len(GPUS)))    # one a GPU, side by side
     resources: gpu=1
@@ -156,7 +156,7 @@ use rule train_stage1 as ablations with:
     input:
         "nbs/06_ablations.ipynb",
         rules.train_stage1.output,
-        [f"{STEP}/06_ablations/training/{v}/model.safetensors" for v in VARIANTS],
+        [f"{STEP}/06_ablations/unfinished/training/{v}/model.safetensors" for v in VARIANTS],
     output: update(f"{STEP}/06_ablations/metrics.json")
     params: **section("06_ablations")
 

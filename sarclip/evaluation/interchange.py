@@ -79,12 +79,13 @@ def export_test_set(
     folder: Path,            # made if need be
     test: pd.DataFrame,      # test pairs, column caption
     images: np.ndarray,      # their pictures in the same order, uint8 (N, S, S, C)
+    later: Path | None = None,    # where the folder will lie, if not where it is written
 ) -> None:
     "Pictures and both files in one folder; ValueError unless each pair has its picture."
     if len(test) != len(images):
         raise ValueError(f"each pair needs its picture, got {len(test)} pairs and {len(images)} pictures")
     names = write_pictures(Path(folder) / "images", images)
-    places = [str((Path(folder) / "images" / name).resolve()) for name in names]
+    places = [str((Path(later or folder) / "images" / name).resolve()) for name in names]
     write_sarvlm_csv(Path(folder) / "test.csv", places, list(test.caption))
     write_karpathy_json(Path(folder) / "dataset.json", names, list(test.caption))
 

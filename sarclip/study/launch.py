@@ -27,7 +27,8 @@ from ..models.factory import Encoder, check_backbone
 from ..models.releases import starting_point
 from ..captions.pairs import at_most, read_table
 from ..training.recipe import TrainConfig, ablation_variants, configure
-from .run import Run
+from ..core.locks import alone
+from .run import PATIENCE, Step
 from ..core.settings import NOTEBOOKS, AblationSettings, TrainSettings, check
 from ..training.shards import Shards
 from ..training.train import TrainingData, train
@@ -40,7 +41,7 @@ ABLATIONS = "06_ablations"
 @dataclass(frozen=True)
 class StageData:
     "What one stage learns from, and what it is watched on."
-    training: TrainingData          # images and captions
+    training: TrainingData | None   # images and captions; None: no optical dataset is here, so stage 1 trains nothing
     # held-out images of the same datasets, not those of the test pairs; None where there are none
     validation: PairData | None
     counts: dict[str, int]          # training images of each dataset
@@ -49,15 +50,23 @@ class StageData:
         "How many images of each dataset train."
         return pd.Series(self.counts | {"all": sum(self.counts.values())}, name="training images").to_frame()
 
+    def untrained(self,
+        init: str,    # what stage 2 starts from
+    ) -> str:
+        "Why stage 1 trained nothing, in a sentence."
+        if init != "stage1": return f"Nothing was trained: stage 2 starts from `{init}`."
+        return ("Nothing was trained, as no optical training images are here: stage 2 starts from the seed's random "
+                "weights, as from `scratch`.")
+
 def stage_data(
-    run: Run,                       # of the stage's notebook
+    run: Step,                       # of the stage's notebook
     stage: int,                     # 1: optical, 2: SAR
     size: int,                      # side of the square the model sees, pixels
     shards: Path | None = None,     # folder of WebDataset shards to train on, instead of this run's tables
     progress: bool = True,          # draw a progress bar while decoding
 ) -> StageData:
     """Training images and up to 500 validation images of the stage's datasets that no test pair holds; ValueError where
-    nothing has a caption.
+    nothing has a caption. Stage 1 may have no images at all: a study of one's own SAR data has no optical ones.
 
     What is chosen by its recall on the validation images, `best/`, has thus not seen the test. Where all of them are in
     test pairs, nothing is watched.
@@ -71,6 +80,7 @@ def stage_data(
     def load(rows: pd.DataFrame) -> PairData:
         return pair_data(rows, pairs, run.datasets_dir, size, run.cache_dir, progress)
 
+    if stage == 1 and part["train"].empty: return StageData(None, None, {})
     watchable = part["val"].image_id.isin(pairs.image_id) & ~part["val"].image_id.isin(test.image_id)
     held_out = at_most(part["val"][watchable], 500, run.settings.seed)
     return StageData(
@@ -108,11 +118,15 @@ def train_stage(
             if rank() == 0
             else None
         )
-    run = Run(settings, STAGES[stage][0])
+    run = Step(settings, STAGES[stage][0])
+    with _in_the_folder(run, ".lock"): _train_stage(settings, stage, run, device)
+
+def _train_stage(settings: TrainSettings, stage: int, run: Step, device: torch.device) -> None:
     if stage == 1: encoder = starting_point(settings.init, settings.backbone, settings.seed, settings.weights, device)
     else: encoder = load_checkpoint(run.need("02_train_stage1", "model.safetensors").parent, device)
     with _one_decodes(run):
         data = stage_data(run, stage, encoder.image_size, getattr(settings, "shards", None), rank() == 0)
+    if data.training is None: return print(data.untrained(settings.init)) if rank() == 0 else None
     encoder, config = by_method(encoder, settings)
     log = train(encoder, data.training, config, run.dir, validation=data.validation)
     _say_done(log, run)
@@ -129,19 +143,30 @@ def train_variant(
     }
     if name not in variants:
         raise ValueError(f"there is no variant {name!r} to train; choose one of {', '.join(variants)}")
-    run = Run(settings, ABLATIONS)
+    run = Step(settings, ABLATIONS)
+    with _in_the_folder(run, ".lock", shared=True), _in_the_folder(run, f".{name}.lock"):
+        _train_variant(variants[name], name, run, device)
+
+def _train_variant(config: TrainConfig, name: str, run: Step, device: torch.device) -> None:
     encoder = load_checkpoint(run.need("02_train_stage1", "model.safetensors").parent, device)
     with _one_decodes(run): data = stage_data(run, 2, encoder.image_size, progress=rank() == 0)
-    _say_done(train(encoder, data.training, variants[name], run.dir / "training" / name), run)
+    _say_done(train(encoder, data.training, config, run.dir / "training" / name), run)
 
 @contextlib.contextmanager
-def _one_decodes(run: Run) -> Iterator[None]:
+def _in_the_folder(run: Step, lock: str, shared: bool = False) -> Iterator[None]:
+    "The first of the processes holds the lock for all."
+    if rank(): yield
+    else:
+        with alone(run.folder / lock, run.notebook, PATIENCE, shared=shared): yield
+
+@contextlib.contextmanager
+def _one_decodes(run: Step) -> Iterator[None]:
     "One process decodes the images, the others open what it wrote."
     with open(run.cache_dir.parent / ".data.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
-def _say_done(log: list[dict[str, float]], run: Run) -> None:
+def _say_done(log: list[dict[str, float]], run: Step) -> None:
     if rank() == 0:
         print(
             f"{len(log)} steps in {world()} processes, last loss {log[-1]['loss']:.3f}; now run {run.notebook}.ipynb, "

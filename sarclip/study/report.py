@@ -26,6 +26,7 @@ from .audit import audit_paper
 from .comparison import absences, comparisons
 from .figures import PAPER_FIGURES, figures, link_to, recognition_picture
 from .results import Step, collect, headline
+from .run import UNFINISHED
 from .story import STORY, Numbers, headline_table, main_model, tell
 from .template import page_environment, template_file
 from .words import key_in_words, model_in_words, notebook_in_words, part_in_words
@@ -172,6 +173,7 @@ def _step(step: Step, profile_dir: Path) -> dict[str, Any]:
         "step": notebook_in_words(step.notebook),
         "model": step.model,
         "done": step.metrics is not None,
+        "rerun": step.rerun,
         "wall": _duration(step.provenance.get("wall_s")),
         "seed": step.provenance.get("seed", step.params.get("seed", "–")),
         "params": ", ".join(f"{k} {v}" for k, v in step.params.items() if k not in shared and v not in (None, [], "")),
@@ -327,15 +329,13 @@ def print_summary(
         values = map(_number, (row.value, row.chance, row.ceiling, row.untrained))
         print(f"{name[:70]:<71}{next(values):>10}{next(values):>9}{next(values):>9}{next(values):>11}")
     if len(rows) > 15: print(f"… and {len(rows) - 15} more in the report")
-    unfinished = [s for s in steps if s.metrics is None and s.notebook != "08_report"]
-    if unfinished:
-        print(
-            textwrap.shorten(
-                "did not finish: " + ", ".join(f"{s.notebook} {s.backbone} {s.init}".strip() for s in unfinished),
-                100,
-                placeholder=" …",
-            )
-        )
+    for said, chosen in (
+        ("did not finish", [s for s in steps if s.metrics is None and s.notebook != "08_report"]),
+        ("a later run did not finish, earlier results stand", [s for s in steps if s.rerun]),
+    ):
+        if chosen:
+            names = ", ".join(f"{s.notebook} {s.backbone} {s.init}".strip() for s in chosen)
+            print(textwrap.shorten(f"{said}: {names}", 100, placeholder=" …"))
     if not len(rows): print("not run: no finished step holds an accuracy or a recall yet")
     report = profile_dir / "report.html"
     print(
@@ -353,5 +353,5 @@ def main(arguments: list[str] | None = None) -> None:    # words of the command 
     )
     parser.add_argument("profile", nargs="?", default="mini", help="name of a file in profiles/, without .yaml")
     profile = parser.parse_args(arguments).profile
-    try: print_summary(project_root() / os.environ.get("SARCLIP_RUNS", "runs") / profile)
+    try: print_summary(project_root() / (os.environ.get("SARCLIP_RUNS") or "runs") / profile)
     except (FileNotFoundError, ValueError) as error: sys.exit(str(error))

@@ -17,6 +17,7 @@ import pandas as pd
 import yaml
 from scipy.special import stdtrit
 
+from .run import UNFINISHED
 from .words import model_in_words
 
 # %% ../../nbs/api/study/05_results.ipynb #b8ecb13f
@@ -31,6 +32,7 @@ class Step:
     metrics: dict[str, Any] | None    # "<task>/<dataset>/<metric>" → value; None: it did not finish
     provenance: dict[str, Any]        # commit, versions, seed, wall time; empty if it did not finish
     training: str = ""                # "" for the study's own seed; "seed1" where the same was trained once more
+    rerun: bool = False               # a later run of it was begun and did not finish, or is under way
 
     @property
     def model(self) -> str:    # "sarclip-mini from our stage 1"; "" for the notebooks that know no model
@@ -45,12 +47,11 @@ def collect(
     profile_dir = Path(profile_dir)
     if not profile_dir.is_dir(): raise FileNotFoundError(f"{profile_dir} does not exist; `make study` fills it")
     steps = []
-    for params in (
-        *profile_dir.glob("data/*/params.yaml"),
-        *profile_dir.glob("*/*/*/params.yaml"),
-        *profile_dir.glob("08_report/params.yaml"),
-    ):
-        folder = params.parent
+    places = ("data/*", "*/*/*", "08_report")
+    begun = {params.parent for place in places for params in profile_dir.glob(f"{place}/{UNFINISHED}/params.yaml")}
+    folders = {params.parent for place in places for params in profile_dir.glob(f"{place}/params.yaml")}
+    for folder in {folder for folder in folders if folder.name != UNFINISHED} | {broken.parent for broken in begun}:
+        params = next(p for p in (folder / "params.yaml", folder / UNFINISHED / "params.yaml") if p.is_file())
         parts = folder.relative_to(profile_dir).parts
         backbone, init = parts[:2] if len(parts) == 3 else ("", "")
         repeat = re.fullmatch(r"(.+)-(seed\d+)", init)
@@ -67,6 +68,7 @@ def collect(
                 metrics,
                 provenance,
                 training,
+                metrics is not None and folder / UNFINISHED in begun,
             )
         )
     return sorted(steps, key=lambda s: (s.notebook, s.backbone, s.init, s.training))

@@ -214,7 +214,7 @@ def _report(asked: argparse.Namespace) -> int:
     from sarclip.study.report import main_rows, print_summary
     from sarclip.study.tables import collect, headline
 
-    folder = project_root() / os.environ.get("SARCLIP_RUNS", "runs") / asked.profile
+    folder = project_root() / (os.environ.get("SARCLIP_RUNS") or "runs") / asked.profile
     if not asked.json: print_summary(folder)
     else:
         columns = ["backbone", "init", "metric", "value", "chance", "ceiling", "untrained"]

@@ -29,7 +29,7 @@ def find_weights(
 ) -> Path:                        # the file
     "The weights that are meant. Raises FileNotFoundError, or ValueError where several could be meant, naming them."
     path = Path(source)
-    runs = project_root() / os.environ.get("SARCLIP_RUNS", "runs")
+    runs = project_root() / (os.environ.get("SARCLIP_RUNS") or "runs")
     if not path.exists() and (runs / path).is_dir(): path = runs / path
     if path.is_file(): return path
     if not path.is_dir():
