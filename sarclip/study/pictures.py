@@ -195,7 +195,7 @@ def recall_figure(
     figure.legend(*axes[0].get_legend_handles_labels(), loc="upper center", frameon=False, fontsize=9, ncols=4)
     return figure
 
-# %% ../../nbs/api/study/07_pictures.ipynb #50ecbec5
+# %% ../../nbs/api/study/07_pictures.ipynb #eac37916
 # key of the metric with {} for the test, column of the headline table, words, marker, filled
 YARDSTICKS = (
     ("raw_pixels/{}/accuracy", "value", "raw pixels", "s", False),
@@ -230,6 +230,6 @@ def recognition_figure(
     ax.margins(y=.2)
     ax.grid(axis="x", alpha=.4)
     sns.despine(ax=ax, left=True)
-    ax.legend(frameon=False, fontsize=8, ncols=3, loc="lower left", bbox_to_anchor=(0, 1.0))
+    if ax.collections: ax.legend(frameon=False, fontsize=8, ncols=3, loc="lower left", bbox_to_anchor=(0, 1.0))
     figure.tight_layout()
     return figure
