@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FINISH', 'cell_ids', 'notebook_page']
 
-# %% ../../nbs/api/study/11_cells.ipynb #16388e1e
+# %% ../../nbs/api/study/11_cells.ipynb #b8257606
 import os
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..core.files import write_text
 from .results import Step
 from .template import page_environment, template_file
 
-# %% ../../nbs/api/study/11_cells.ipynb #249676f7
+# %% ../../nbs/api/study/11_cells.ipynb #cf9ac766
 FINISH = re.compile(r"^\s*run\.finish\(", re.MULTILINE)
 
 def cell_ids(
@@ -44,7 +44,7 @@ def notebook_page(
 
     path = step.folder / f"{step.notebook}.ipynb"
     if not cell_ids(step): return None
-    body, _ = HTMLExporter(template_name="basic", sanitize_html=True).from_filename(str(path))
+    body, _ = HTMLExporter(template_name="basic").from_filename(str(path))
     page = page_environment().get_template("notebook.html.j2").render(
         title=step.notebook,
         css=template_file("report.css"),
