@@ -1,4 +1,4 @@
-# make study · test · lab · notebooks · bench · slow · clean   (README.md says what each does)
+# make study · test · lab · notebooks · bench · slow · fuzz · clean   (README.md says what each does)
 SHELL := /bin/bash
 PROFILE ?= mini
 BACKBONES ?=
@@ -27,7 +27,7 @@ NO_WIDGETS := --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocess
 # Other people's readers and metrics, which tests compare ours with; what they need beyond what is there, those parts do not use.
 ORACLES := clip-benchmark==1.6.2 torchcvnn==0.10.0
 
-.PHONY: study test pytest slow lab notebooks bench clean
+.PHONY: study test pytest slow fuzz lab notebooks bench clean
 .DELETE_ON_ERROR:
 
 study: .venv/ready
@@ -49,6 +49,11 @@ test: .venv/ready
 
 slow: .venv/ready
 	python -m pytest tests -m slow -s
+
+# MUTANTS of each format; a failure is printed with the words that repeat it.
+MUTANTS ?= 2000
+fuzz: .venv/ready
+	python tests/fuzz/fuzz.py --mutants $(MUTANTS)
 
 lab: .venv/ready
 	jupyter lab nbs $(if $(filter 0,$(shell id -u)),--allow-root)    # as root, in a container say, Jupyter wants to be asked

@@ -179,6 +179,7 @@ def _unpack_zip(archive: Path, dest: Path, max_bytes: int, max_files: int) -> in
     with zipfile.ZipFile(archive) as z:
         total = files = 0
         for member in z.infolist():
+            if not member.filename: raise ValueError(f"{archive} holds a member without a name; nothing was unpacked")
             total, files = total + member.file_size, files + (not member.is_dir())
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise ValueError(f"{archive} holds {member.filename!r}, a link; nothing was unpacked")

@@ -7,7 +7,6 @@ __all__ = ['MAGIC', 'check_images', 'size_fault', 'load_pixels', 'image_pixels']
 
 # %% ../../nbs/api/data/01_pixels.ipynb #25bd9cd8
 import functools
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..core.limits import check_image_size
 from ..core.problems import Problem, Problems, strict_unless
 from ..core.records import Record
-from .formats.common import image_size, leads_inside, open_picture
+from .formats.common import check_png, image_size, leads_inside, open_picture
+from .formats.mat import read_mat
 from .formats.mstar import read_phoenix
 from .formats.tiff import read_tiff, tiff_size
 
@@ -119,14 +118,12 @@ def image_pixels(
 
 def _decode(path: Path, how: str) -> np.ndarray:
     if how == "image":
+        check_png(path)
         with open_picture(path) as image: return image_pixels(image)
     if how == "tiff": return read_tiff(path)
     if how == "phoenix": return read_phoenix(path)[1]
     if how.startswith("mat:"):
-        import scipy.io
-        names = how.removeprefix("mat:").split(",")
-        for name, shape, _ in scipy.io.whosmat(path):    # of all variables; their values are not read
-            if name in names: check_image_size(max(math.prod(shape), 1), len(names), bytes_a_pixel=16)
-        content = scipy.io.loadmat(path, variable_names=names)
+        names = tuple(how.removeprefix("mat:").split(","))
+        content = read_mat(path, names)
         return content[names[0]] if len(names) == 1 else np.stack([content[name] for name in names], -1)
     raise ValueError("expected image, tiff, phoenix or mat:<variable>")

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from ..core.files import atomic_path, write_json
-from .factory import Encoder, create
+from .factory import Encoder, check_backbone, create
 from .harma import add_harma
 from .weights import apply_weights, load_weights, saved_description
 
@@ -49,6 +49,8 @@ def load_checkpoint(
     backbone, preprocess = saved.get("backbone"), saved.get("preprocess_cfg")
     if backbone is None or preprocess is None:
         raise ValueError(f"{description} does not name its backbone and preprocessing; save the checkpoint again")
+    try: check_backbone(backbone)
+    except ValueError as error: raise ValueError(f"{description}: {error}") from error
     if "harma" not in saved: return create(backbone, weights=weights, device=device, preprocess=preprocess)
     encoder = add_harma(create(backbone, device=device, preprocess=preprocess), **saved["harma"])
     apply_weights(encoder.model, load_weights(weights), source=f"weights {weights}")

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..models.weights import load_pickled
 from ..core.files import atomic_path, write_json
 
 # %% ../../nbs/api/training/07_resume.ipynb #f29a70b1
@@ -63,8 +64,10 @@ class States:
     def load(self,
         step: int,       # one of `steps()`
     ) -> dict[str, Any]:
-        "The state after a step, on the CPU."
-        return torch.load(self._path(step), map_location="cpu", weights_only=True)
+        "The state after a step, on the CPU. Raises ValueError for the state of another step under this one's name."
+        state = load_pickled(self._path(step))
+        if state["step"] != step: raise ValueError(f"{self._path(step)} holds the state after step {state['step']}")
+        return state
 
     def save(self,
         step: int,                 # steps done

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from .common import list_files, make_record, not_empty, open_picture, read_each, save_image
+from .common import check_png, list_files, make_record, not_empty, open_picture, read_each, save_image
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record
 
@@ -96,6 +96,7 @@ def read_masks(
 
 def _read_mask(path: Path) -> np.ndarray:    # (H, W): class numbers, or colours as one number each
     try:
+        check_png(path)
         with open_picture(path) as image: mask = np.asarray(image)
     except Exception as error:  # decoders raise whatever they like; all of it means this file
         raise Fault(
