@@ -41,7 +41,8 @@ class PointMap {
     const first = !this.map;
     this.map = map;
     const drawn = this.plot.draw({ x: map.x, y: map.y, z: value }, options);
-    return first ? drawn.then(() => this.whole()) : drawn;
+    const { clientWidth, clientHeight } = this.canvas.parentElement;
+    return first && clientHeight > clientWidth ? drawn.then(() => this.whole()) : drawn;
   }
 
   // Show only these points; null shows all.
