@@ -18,6 +18,7 @@ endif
 export PROFILE BACKBONES INITS
 
 NUMBERED := $(sort $(wildcard nbs/*.ipynb))
+EXAMPLES := $(sort $(wildcard nbs/examples/*.ipynb))    # after the numbered ones, whose model they use
 API := $(sort $(wildcard nbs/api/*/*.ipynb nbs/api/*/*/*.ipynb))
 IN_PLACE := jupyter execute --inplace
 # The state of a view that only a browser can draw is megabytes; nothing of a notebook's own metadata but its kernel is kept.
@@ -61,8 +62,8 @@ lab: .venv/ready
 notebooks: export SARCLIP_RUNS := $(CURDIR)/runs/notebooks
 notebooks: .venv/ready
 	rm -rf runs/notebooks
-	for notebook in $(NUMBERED) $(API); do $(IN_PLACE) $$notebook || exit 1; done
-	jupyter nbconvert --log-level ERROR --to notebook --inplace --coalesce-streams $(NO_WIDGETS) $(NUMBERED) $(API)    # a progress bar's last state
+	for notebook in $(NUMBERED) $(EXAMPLES) $(API); do $(IN_PLACE) $$notebook || exit 1; done
+	jupyter nbconvert --log-level ERROR --to notebook --inplace --coalesce-streams $(NO_WIDGETS) $(NUMBERED) $(EXAMPLES) $(API)    # a progress bar's last state
 	nbdev_clean
 
 bench: .venv/ready

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TILE', 'OVERLAP', 'INDEX', 'Embedder', 'EncoderEmbedder', 'Index', 'open_index', 'Indexed', 'build_index']
 
-# %% ../../nbs/api/explore/08_index.ipynb #fd66d933
+# %% ../../nbs/api/explore/08_index.ipynb #c27de10c
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from .store import StoredFile, TileStore
 from .tiles import WHOLE, Place, Scene, Window, open_scene, picture_files, tile_windows, usual_tone
 from ..models.factory import Encoder
 
-# %% ../../nbs/api/explore/08_index.ipynb #fc6c9d95
+# %% ../../nbs/api/explore/08_index.ipynb #77cdeaab
 TILE, OVERLAP = 512, 64    # pixels: what a scene is cut into where nothing else is asked for
 INDEX = Path(".sarclip") / "search.sqlite"    # in the folder it belongs to, hidden from the search for pictures
 
@@ -117,7 +117,7 @@ def _stacked(pictures: list[np.ndarray]) -> np.ndarray:
     if all(p.ndim == 2 for p in pictures): return np.stack(pictures)[..., None]
     return np.stack([np.repeat(p[..., None], 3, 2) if p.ndim == 2 else p for p in pictures])
 
-# %% ../../nbs/api/explore/08_index.ipynb #d9a0ad0a
+# %% ../../nbs/api/explore/08_index.ipynb #19aeb9dc
 def open_index(
     model: Encoder | Embedder,    # the one that the index was made with
     path: Path,                   # the index, or the folder that it belongs to
@@ -184,7 +184,7 @@ def build_index(
     names, others = picture_files(folder, problems)
     if not names:
         raise ValueError(
-            f"{folder} holds no pictures, only {others} other files; name a folder with PNG, JPEG or TIFF files"
+            f"{folder} holds no pictures ({others} other files); name a folder with PNG, JPEG or TIFF files"
         )
     index = _open_or_create(_embedder(model), folder, Path(path) if path else folder / INDEX, tile, overlap, tone)
     store, known = index.store, index.store.files()
