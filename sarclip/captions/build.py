@@ -7,7 +7,6 @@ __all__ = ['build_tables']
 
 # %% ../../nbs/api/captions/04_build.ipynb #75524d6d
 import multiprocessing
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -18,6 +17,8 @@ import pandas as pd
 from ..data.manifest import Dataset, Manifest
 from .pairs import build_pairs, write_table
 from ..core.problems import Problem, Problems, strict_unless
+from ..core.staging import staging_folder
+from ..data.decoding import read_unreadable, without_unreadable
 from ..data.pixels import check_images
 from ..data.reading import read_dataset
 
@@ -41,7 +42,8 @@ def build_tables(
     """
     if workers < 1: raise ValueError(f"workers must be at least 1, got {workers}")
     problems = strict_unless(problems)
-    with tempfile.TemporaryDirectory(dir=datasets_dir.parent, prefix=".build.") as folder:
+    unreadable = read_unreadable(datasets_dir)
+    with staging_folder(datasets_dir.parent, "build") as folder:
         tasks = {
             name: (
                 manifest.datasets[name],
@@ -52,7 +54,8 @@ def build_tables(
                 caption_profile,
                 problems.strict,
                 check_files,
-                Path(folder) / name,
+                unreadable.get(name, {}),
+                folder / name,
             )
             for name, release in sources.items()
         }
@@ -69,7 +72,7 @@ def build_tables(
             for problem in found[name]: problems.add(problem)
         ordered = sorted(sources, key=lambda name: f"{name}/")  # as the image ids sort
         return tuple(
-            pa.concat_tables([pq.read_table(Path(folder) / name / table) for name in ordered]).to_pandas()
+            pa.concat_tables([pq.read_table(folder / name / table) for name in ordered]).to_pandas()
             for table in ("records", "pairs")
         )
 
@@ -85,12 +88,14 @@ def _build_one(
     caption_profile: str,
     strict: bool,
     check_files: bool,
+    unreadable: dict[str, str],
     folder: Path,
 ) -> list[Problem]:
     "Write one dataset's tables as parquet files; what was wrong with its input."
     problems = Problems(strict=strict)
     records = read_dataset(dataset.name, dataset, dataset.release(release), root, problems)
     if check_files: records = check_images(records, root, problems)
+    records = without_unreadable(records, unreadable, problems)
     tables = build_pairs(
         list(records),
         Manifest(datasets={dataset.name: dataset}, evaluations={}),

@@ -313,5 +313,5 @@ def verify_table(
         )
         for v in verifications
     ]
-    columns = ["dataset", "release", "status", "files", "images", "train", "val", "test", "remark", "why this release"]
+    columns = ["dataset", "release", "status", "files", "images", "train", "val", "test", "remark", "why"]
     return pd.DataFrame(rows, columns=columns)

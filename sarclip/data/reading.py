@@ -12,9 +12,11 @@ import math
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+import yaml
+
 from ..core.problems import Problem, Problems, strict_unless
 from ..core.records import Box, Record
-from .manifest import Dataset, Release
+from .manifest import LOCAL, Dataset, Release
 from .pixels import size_fault
 from .readers import READERS
 from .split import assign_split
@@ -56,7 +58,8 @@ def read_dataset(
             Problem(
                 dataset_name,
                 root.name,
-                f"gave {len(seen):,} images, expected {release.images:,} for release {release.name}; prepare it again",
+                f"gave {len(seen):,} images, expected {release.images:,} for release {release.name}; compare "
+                f"it with its owner's, or correct `images` in the manifest",
                 "wrong_count",
                 dropped=False,
             )
@@ -100,7 +103,11 @@ def _faults(record: Record, classes: Collection[str], seen: Collection[str]) -> 
         if label not in classes: yield "unknown_class", f"has the class {_unlisted(label, record.dataset)}"
 
 def _unlisted(label: str, dataset: str) -> str:
-    return f"{label!r}, which data_manifest.yaml does not list; add it with a readable name under datasets.{dataset}.classes"
+    word = label if yaml.safe_dump(label).startswith(label) else f'"{label}"'    # YAML would read it as something else
+    return (
+        f"{label!r}, which the manifest does not list; add `{word}: its readable name` under "
+        f"datasets.{dataset}.classes of {LOCAL}{' (with the quotes)' if word != label else ''}"
+    )
 
 
 def _is_text(text: str) -> bool:
