@@ -206,8 +206,8 @@ class Ceiling:
         share = 100 * self.without_human / self.best
         return (
             f"Knowing the classes and nothing else is worth {self.without_human:.1f} points: {share:.0f}% of the "
-            f"paper's {self.best:.2f}. Reading SARLANG's human sentences perfectly adds {self.human:.1f}, since they are "
-            f"{self.human:.0f}% of the test set and each is unique. Knowing every fact of every image would reach "
+            f"paper's {self.best:.2f}. Reading SARLANG's human sentences perfectly adds {self.human:.1f}, since they "
+            f"are {self.human:.0f}% of the test set and each is unique. Knowing every fact of every image would reach "
             f"{self.mean_recall('facts'):.1f}, no more: the rest is guessing among paraphrases. Boxes are made up, so "
             f"the last figure is rough."
         )
