@@ -6,7 +6,7 @@
 __all__ = ['PAPER_FIGURES', 'OUR_FIGURES', 'figure_number', 'figure_words', 'figures', 'test_names', 'recognition_picture',
            'png_uri', 'link_to']
 
-# %% ../../nbs/api/study/12_figures.ipynb #d464a1c0
+# %% ../../nbs/api/study/12_figures.ipynb #29235b3f
 import base64
 import io
 import re
@@ -18,7 +18,7 @@ import pandas as pd
 from .results import Step
 from .words import notebook_in_words, part_in_words
 
-# %% ../../nbs/api/study/12_figures.ipynb #2acd14f8
+# %% ../../nbs/api/study/12_figures.ipynb #ebf013fe
 PAPER_FIGURES = {
     1: (
         "Fig. 1: image-text datasets by size",
@@ -47,6 +47,7 @@ OUR_FIGURES = {
     "ceiling": ("The paper's test set", "Mean recall of perfect models on the paper's test set."),
     "clutter": ("Target, shadow, clutter", "Accuracy on targets, shadows and clutter alone."),
     "robustness": ("Worse images", "Accuracy on ever worse test images."),
+    "atlas": ("Map of the test images", "Two-dimensional map of all test images at once, coloured by class."),
     "search": ("Search by words", "The images that the model finds for a phrase."),
     "similarity": ("Similarity maps", "Where in an image the model sees what a phrase says."),
 }
@@ -70,7 +71,7 @@ def figure_words(
     if rest.startswith("text_"): about = f"{about}, by text"
     return f"{title}, {about}" if about else title, shows
 
-# %% ../../nbs/api/study/12_figures.ipynb #9526a504
+# %% ../../nbs/api/study/12_figures.ipynb #52e346b4
 def figures(
     steps: list[Step],      # from `sarclip.study.results.collect`
     profile_dir: Path,      # links are relative to it
