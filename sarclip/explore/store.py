@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EXACT_UP_TO', 'CHUNK', 'FORMAT', 'SPARE', 'SAMPLE', 'StoredFile', 'TileStore']
 
-# %% ../../nbs/api/explore/07_store.ipynb #f385c133
+# %% ../../nbs/api/explore/07_store.ipynb #23a9a284
 import contextlib
 import json
 import sqlite3
@@ -23,7 +23,7 @@ from .lists import InvertedLists
 from .search import nearest
 from .tiles import Place, Window
 
-# %% ../../nbs/api/explore/07_store.ipynb #d08db442
+# %% ../../nbs/api/explore/07_store.ipynb #42e1d8ff
 EXACT_UP_TO = 100_000    # vectors that are compared one and all
 CHUNK = 50_000           # vectors read at a time
 FORMAT = "sarclip search index 1"
@@ -119,7 +119,10 @@ class TileStore:
         tone: Tone,                        # how its pixels become 8 bits
         limits: tuple[float, float],       # black and white
     ) -> int:                              # its id
-        "Begin a file without tiles; what was stored of an earlier state of it goes."
+        "Begin a file; one that was begun in this state goes on, what was stored of an earlier state goes."
+        begun = "SELECT id FROM files WHERE path = ? AND size = ? AND modified = ?"
+        # another process may have begun it meanwhile
+        if same := self._db.execute(begun, (path, size, modified)).fetchone(): return same[0]
         self.remove_file(path)
         values = (path, size, modified, *shape, tone, *limits)
         return self._db.execute(f"INSERT INTO files VALUES (NULL, {', '.join('?' * 8)}, 0)", values).lastrowid
