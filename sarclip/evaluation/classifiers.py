@@ -173,9 +173,9 @@ def named_classes(
 def results_table(
     metrics: Metrics,    # of all results together
 ) -> pd.DataFrame:       # evaluation and task → accuracies and calibration error, interval and yardsticks, percent
-    "Tables IV and V: one row a task and measure; the mixtures are left to their figure."
+    "Tables IV and V: one row a task and measure; mixtures and few-shot probes are left to their figures."
     rows = metric_rows(metrics)
-    rows = rows[~rows.task.str.startswith("wise_ft")]
+    rows = rows[~rows.task.str.contains("wise_ft|few_shot", regex=True)]
     columns = ["accuracy", "mean_per_class", "top3", "top5", "calibration_error"]
     measured = rows[rows.metric.isin(columns)].pivot_table(
         index=["dataset", "task"], columns="metric", values="value"

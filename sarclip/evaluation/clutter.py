@@ -144,16 +144,7 @@ def clutter_figure(
             columns=["model", "kind", "accuracy"],
         )
         sns.barplot(rows, x="kind", y="accuracy", hue="model", ax=ax, legend=ax is axes[0][-1])
-        ax.axhline(chance, color="gray", linestyle=":")
-        ax.annotate(
-            "chance",
-            (1, chance),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
-            fontsize=8,
-            color="dimgray",
-        )
+        ax.axhline(chance, color="dimgray", linestyle=":", label="chance")
         ax.set(
             title=f"probe taught on {how}",
             xlabel="what the test image shows",

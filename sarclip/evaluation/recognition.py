@@ -153,7 +153,7 @@ def confusion_figure(
     "Draw the confusion matrix: colour is the share of the true class, numbers are images."
     n = len(result.classes)
     share = 100 * result.confusion / np.maximum(result.confusion.sum(1, keepdims=True), 1)
-    fig, ax = plt.subplots(figsize=(2.2 + .42 * n, 1.4 + .34 * n))
+    fig, ax = plt.subplots(figsize=(max(5.2, 2.2 + .42 * n), max(3.2, 1.4 + .34 * n)))
     sns.heatmap(
         share,
         annot=result.confusion if n <= 12 else False,

@@ -121,6 +121,6 @@ def task_overview(
             "train": len(task.train) if task else 0,
             "test": len(task.test) if task else 0,
             "named in training": len(task.named) if task else 0,
-            "missing": "" if task else ", ".join(evaluation.datasets),
+            "needs images of": "" if task else ", ".join(evaluation.datasets),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
