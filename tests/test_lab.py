@@ -56,17 +56,18 @@ def look_at_07(browser: Browser, project: Project, profile: str, shots: Path) ->
         browser.wait("window.jupyterapp && document.querySelector('.jp-Notebook .jp-CodeCell')", 120)
         kernel = "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status"
         accept = "document.querySelector('.jp-Dialog .jp-mod-accept')?.click()"    # JupyterLab asks which kernel
-        browser.wait(f"({accept}, {kernel} === 'idle')", 120)
-        browser.run("jupyterapp.commands.execute('notebook:run-all-cells')")
-        browser.wait("document.querySelectorAll('.jp-OutputArea canvas').length >= 3", 500)
-        browser.wait("[...document.querySelectorAll('.jp-RenderedMarkdown')].some((m) => m.textContent.startsWith('What came out'))", 200)
+        browser.wait(f"({accept}, {kernel}) === 'idle'", 120)
+        browser.run("jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.ran = true })")
+        browser.wait("window.ran", 600)
+        browser.wait("document.querySelectorAll('.jp-OutputArea canvas').length >= 3", 60)
         browser.run("document.querySelector('.jp-OutputArea canvas').scrollIntoView({block: 'center'})")
         time.sleep(2)    # JupyterLab and the first frames settle
         browser.picture(shots / "drawn.png")
 
         x, y, right, bottom = browser.run("const b = document.querySelector('.jp-OutputArea canvas').getBoundingClientRect();"
                                           "return [b.x, b.y, b.right, b.bottom]")
-        browser.drag([(x + 5, y + 5), (right - 5, y + 5), (right - 5, bottom - 5), (x + 5, bottom - 5), (x + 5, y + 8)], key="SHIFT")
+        browser.run("document.querySelectorAll('.jp-OutputArea .jp-OutputArea-output button')[1].click()")    # the lasso
+        browser.drag([(x + 5, y + 5), (right - 5, y + 5), (right - 5, bottom - 5), (x + 5, bottom - 5), (x + 5, y + 8)])
         browser.wait(f"{gallery}.includes('Gallery:')", 30)
         browser.picture(shots / "lasso.png")
 

@@ -44,7 +44,7 @@ class Explorer:
     def __init__(self,
         atlas: Atlas,          # with the features of its last stage
         encoder: Encoder,      # of that stage: answers phrases
-        height: int = 360,     # of a map, pixels
+        height: int = 260,     # of a map, pixels; three beside each other are about as wide in a window of 1,280
     ):
         "Draw the first projection, coloured by class; raises ValueError for an atlas without features."
         if atlas.features is None: raise ValueError("the atlas holds no features, so no phrase can be asked; pass them")
@@ -59,16 +59,21 @@ class Explorer:
             placeholder="a sentence, then Enter",
             description="Ask",
             continuous_update=False,
-            layout=widgets.Layout(width="32em"),
+            layout=widgets.Layout(width="26em"),
         )
         self.status = widgets.Label(f"{len(self.frame):,} images")
-        self.gallery, self.detail = widgets.HTML(), widgets.HTML()
+        self.quality, self.gallery, self.detail = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.projection.observe(lambda _: self.draw(), "value")
         self.colour.observe(lambda _: self.draw(), "value")
         self.phrase.observe(lambda change: self.ask(change["new"]), "value")
         next(iter(self.scatters.values())).widget.observe(lambda change: self._selected(change["new"]), "selection")
         self.view = widgets.VBox([
-            widgets.HBox([self.projection, self.colour, self.phrase, self.status]), self._linked(height), self.detail, self.gallery
+            widgets.HBox([self.projection, self.colour, self.phrase]),
+            self.status,
+            self._linked(height),
+            self.quality,
+            self.detail,
+            self.gallery,
         ])
         self.draw()
 
@@ -96,10 +101,7 @@ class Explorer:
     def _linked(self, height: int) -> widgets.Widget:
         import jscatter
 
-        titled = [
-            (scatter, html.escape(f"{stage}: {self.atlas.quality[self.atlas.projections[0], stage].sentence()}"))
-            for stage, scatter in self.scatters.items()
-        ]
+        titled = [(scatter, html.escape(stage)) for stage, scatter in self.scatters.items()]
         return jscatter.compose(titled, sync_selection=True, sync_hover=True, cols=len(titled), row_height=height + 40)
 
     def draw(self) -> None:
@@ -111,6 +113,8 @@ class Explorer:
             scatter.data(self.frame)
             scatter.xy(f"{self.projection.value} x, {stage}", f"{self.projection.value} y, {stage}")
             scatter.color(**colour)
+        said = [f"{stage}: {self.atlas.quality[self.projection.value, stage].sentence()}" for stage in self.scatters]
+        self.quality.value = "<br>".join(map(html.escape, said))
 
     def ask(self,
         phrase: str,    # a sentence; an empty one asks nothing
