@@ -68,8 +68,6 @@ NOT_YET = {
     "explore/page": {"120 columns"},
     "explore/testsets": {"120 columns"},
     "explore/widget": {"120 columns"},
-    "models/weights": {"120 columns"},
-    "tutorial_own_data": {"narrow lines", "short cells"},
 }
 
 

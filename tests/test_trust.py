@@ -1,9 +1,16 @@
 """Nothing lost, and nothing run that came from a profile, a parameter or the environment."""
+import os
+import signal
 import subprocess
+import time
 
+import nbformat
 import pytest
 
-from conftest import ROOT, STUDY, TINY
+from conftest import ROOT, STUDY, TINY, Project
+
+CONFIG = STUDY.index("--config")
+UNTIL_DATA = (*STUDY[:CONFIG], "--until", "data", *STUDY[CONFIG:])
 
 
 def test_a_profile_is_refused_before_a_shell_sees_it(fresh):
@@ -18,7 +25,7 @@ def test_a_profile_is_refused_before_a_shell_sees_it(fresh):
 
 def test_a_folder_of_runs_may_be_called_anything(fresh):
     runs = "my runs $(touch X) 'and' \"so\""
-    status, output = fresh.call(*STUDY[:-2], "--until", "data", *STUDY[-2:], SARCLIP_RUNS=runs)
+    status, output = fresh.call(*UNTIL_DATA, SARCLIP_RUNS=runs)
     assert status == 0 and (fresh.folder / runs / "tiny/data/00_data/metrics.json").is_file(), output
     assert not list(fresh.folder.glob("**/X*"))
 
@@ -38,3 +45,44 @@ def test_make_takes_paths_with_spaces(given, meant):
 def test_a_command_that_asks_for_the_impossible_is_answered_in_a_sentence(project, words, message):
     status, output = project.call("sarclip-run", *words)
     assert status == 1 and message in output and "Traceback" not in output, output
+
+
+def plant(project: Project, notebook: str, source: str) -> None:
+    "Put a cell behind the one that opens the run."
+    path = project.folder / f"nbs/{notebook}.ipynb"
+    found = nbformat.read(path, 4)
+    opens = next(i for i, cell in enumerate(found.cells) if cell.cell_type == "code" and ("Run(" in cell.source or "open_run(" in cell.source))
+    found.cells.insert(opens + 1, nbformat.v4.new_code_cell(source))
+    nbformat.write(found, path)
+
+
+def test_two_at_once_are_told_apart_and_a_killed_one_is_followed(fresh):
+    plant(fresh, "00_data", "import os, time; time.sleep(float(os.environ.get('PAUSE', 0)))")
+    step = fresh.runs / "tiny/data/00_data"
+    first = fresh.start("papermill", "nbs/00_data.ipynb", "first.ipynb", "-p", "profile", "tiny", PAUSE="300")
+    deadline = time.monotonic() + 120
+    while not (step / "unfinished/params.yaml").exists():
+        assert first.poll() is None and time.monotonic() < deadline, first.communicate()[0]
+        time.sleep(0.1)
+    status, output = fresh.call("papermill", "nbs/00_data.ipynb", "second.ipynb", "-p", "profile", "tiny")
+    assert status != 0 and "00_data in runs/tiny/data/00_data is being run already, by process" in output, output
+    os.kill(first.pid, signal.SIGKILL)    # its kernel lives on for a moment, and holds the lock
+    first.wait()
+    (step / "unfinished/.table.x.part").touch()    # litter
+    status, output = fresh.call("sarclip-run", "00_data", "--profile", "tiny")
+    assert status == 0 and (step / "metrics.json").is_file(), output
+    assert not [path for path in fresh.runs.rglob("*") if path.name.endswith((".part", ".running.ipynb")) or path.name == "unfinished"]
+
+
+def test_a_rerun_that_fails_takes_nothing_away(fresh):
+    status, output = fresh.call(*UNTIL_DATA)
+    assert status == 0, output
+    step = fresh.runs / "tiny/data/00_data"
+    results = {path.name: path.read_bytes() for path in step.iterdir() if path.is_file() and not path.name.endswith(".lock")}
+    plant(fresh, "00_data", "run.dir.joinpath('problems.json').write_text('half'); 1 / 0")
+    status, output = fresh.call(*UNTIL_DATA)
+    assert status != 0 and "ZeroDivisionError" in output, output
+    assert results == {path.name: path.read_bytes() for path in step.iterdir() if path.is_file() and not path.name.endswith(".lock")}
+    assert {"00_data.ipynb", "params.yaml", "problems.json"} == {path.name for path in (step / "unfinished").iterdir()}
+    status, output = fresh.call("sarclip-report", "tiny")
+    assert "a later run did not finish, earlier results stand: 00_data" in output, output

@@ -92,8 +92,8 @@ def _known_archive(path: Path) -> dict[str, Tensor]:
         if found not in KNOWN_ARCHIVES:
             raise _Refused(
                 f"weights {path} are a TorchScript archive, which runs its own code when it is opened, and none of "
-                f"those known by their SHA-256 ({', '.join(KNOWN_ARCHIVES.values())}; this one has {found}); ask its author "
-                f"for a safetensors file"
+                f"those known by their SHA-256 ({', '.join(KNOWN_ARCHIVES.values())}; this one has {found}); ask its "
+                f"author for a safetensors file"
             )
         file.seek(0)
         return dict(torch.jit.load(file, map_location="cpu").state_dict())
