@@ -102,7 +102,7 @@ class Explorer:
         import jscatter
 
         titled = [(scatter, html.escape(stage)) for stage, scatter in self.scatters.items()]
-        return jscatter.compose(titled, sync_selection=True, sync_hover=True, cols=len(titled), row_height=height + 40)
+        return jscatter.compose(titled, sync_selection=True, sync_hover=True, cols=len(titled), row_height=height + 70)
 
     def draw(self) -> None:
         "Place and colour the points as the menus say; points move to their new places."
