@@ -6,7 +6,7 @@
 __all__ = ['SHOWN', 'tile_pictures', 'result_sheet', 'write_sheet', 'write_page', 'result_table', 'write_table', 'result_geojson',
            'write_geojson']
 
-# %% ../../nbs/api/explore/11_results.ipynb #d6f9329d
+# %% ../../nbs/api/explore/11_results.ipynb #8d13645a
 import base64
 import io
 import json
@@ -25,7 +25,7 @@ from .index import Index
 from .search import gallery
 from .tiles import Window, open_scene
 
-# %% ../../nbs/api/explore/11_results.ipynb #d331d4e7
+# %% ../../nbs/api/explore/11_results.ipynb #601a9ad3
 SHOWN = 160    # pixels, side of a picture in a sheet or page
 
 def tile_pictures(
@@ -75,7 +75,7 @@ def _empty() -> np.ndarray: return np.full((SHOWN, SHOWN, 3), 64, np.uint8)
 
 def _short(path: str, longest: int = 22) -> str: return path if len(path) <= longest else f"…{path[1 - longest:]}"
 
-# %% ../../nbs/api/explore/11_results.ipynb #373418fb
+# %% ../../nbs/api/explore/11_results.ipynb #d2c03a14
 _PAGE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{{ title }}</title><style>
@@ -122,7 +122,7 @@ def _centre(outline: str | None) -> tuple[float, float] | None:
     corners = json.loads(outline)[0][:-1]
     return sum(x for x, _ in corners) / len(corners), sum(y for _, y in corners) / len(corners)
 
-# %% ../../nbs/api/explore/11_results.ipynb #fe746fb2
+# %% ../../nbs/api/explore/11_results.ipynb #f239abd7
 def result_table(
     hits: pd.DataFrame,    # from `Index.search`
 ) -> pd.DataFrame:    # rank, similarity, path, x, y, width, height, tone, black, white, crs, west, south, east, north,
