@@ -6,7 +6,7 @@
 __all__ = ['DATASET_NAMES', 'TASKS', 'CHECKPOINTS', 'VARIANTS', 'PARTS', 'WEIGHTS', 'DATA', 'our_rows', 'part_rows', 'count_rows',
            'compare', 'as_text', 'beside_paper', 'not_run']
 
-# %% ../../nbs/api/study/06_tables.ipynb #aa19d985
+# %% ../../nbs/api/study/06_tables.ipynb #72d2c35e
 import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -236,8 +236,9 @@ def beside_paper(
     number: int,          # 3, 4, 5 or 6
     steps: list[Step],    # from `collect`
 ) -> pd.DataFrame:        # as from `as_text`
-    "One of the paper's tables to read, with ours beneath the paper's rows."
-    return as_text(compare(number, our_rows(number, steps)), parts=part_rows(number, steps))
+    "One of the paper's tables to read, its columns in words, with ours beneath the paper's rows."
+    table = as_text(compare(number, our_rows(number, steps)), parts=part_rows(number, steps))
+    return table.rename(columns=part_in_words)
 
 def not_run(
     table: pd.DataFrame,    # from `compare`
