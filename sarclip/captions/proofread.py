@@ -66,14 +66,12 @@ def _number_words() -> dict[str, str]:
 def _statements(vocabulary: tuple[str, ...]) -> tuple[re.Pattern, dict[str, tuple[str, str]]]:
     """A pattern of all that can be stated, and each class name in the plural, right or wrong, or singular → (name,
     number)."""
-    forms = {form.casefold(): (name, "several") for name in vocabulary for form in (f"{name}s", plural(name))} \
-        | {name.casefold(): (name, "some" if plural(name) == name else "1") for name in vocabulary}
+    forms = {form.casefold(): (name, "several") for name in vocabulary for form in (f"{name}s", plural(name))}
+    forms |= {name.casefold(): (name, "some" if plural(name) == name else "1") for name in vocabulary}
     either = lambda words: "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))
     number = rf"\d[\d,.]*(?<=\d)|{either((*QUANTITIES, *_number_words()))}"
-    return re.compile(
-        rf"(?<!\w)(?:(?:(?P<count>{number}|an?)\s+)?(?P<name>{either(forms) or '(?!)'})|{number}|{either(PLACES)})(?!\w)",
-        re.IGNORECASE,
-    ), forms
+    counted = rf"(?:(?P<count>{number}|an?)\s+)?(?P<name>{either(forms) or '(?!)'})"
+    return re.compile(rf"(?<!\w)(?:{counted}|{number}|{either(PLACES)})(?!\w)", re.IGNORECASE), forms
 
 
 def stated(

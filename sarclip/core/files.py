@@ -209,6 +209,7 @@ def content_mistake(
     if start[:64].lower().startswith((b"<!doctype html", b"<html", b"<head")) and not name.endswith((".html", ".htm")):
         return f"{path} is a web page, perhaps of a login or an error, expected {name}"
     wanted = BEGINNINGS.get(PurePosixPath(name).suffix.lower(), (b"",))
-    if not start.startswith(wanted): return f"{path} begins with {start[:8]!r}, expected a {PurePosixPath(name).suffix} file"
+    if not start.startswith(wanted):
+        return f"{path} begins with {start[:8]!r}, expected a {PurePosixPath(name).suffix} file"
     if name.endswith(".tar") and not tarfile.is_tarfile(path): return f"{path} is no tar archive, expected {name}"
     return ""

@@ -28,6 +28,6 @@ def check_image_size(
         raise ValueError(f"states {width} x {height} pixels, expected at most {MAX_PIXELS:,} in all; cut it into tiles")
     if pixels * bytes_a_pixel > MAX_IMAGE_BYTES:
         raise ValueError(
-            f"states {width} x {height} pixels of {bytes_a_pixel:g} bytes, expected at most {MAX_IMAGE_BYTES:,} bytes in "
-            f"all; cut it into tiles"
+            f"states {width} x {height} pixels of {bytes_a_pixel:g} bytes, expected at most {MAX_IMAGE_BYTES:,} bytes "
+            f"in all; cut it into tiles"
         )

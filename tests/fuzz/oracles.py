@@ -34,7 +34,8 @@ def around(points: list) -> list: return [min(p[0] for p in points), min(p[1] fo
 def voc(root: Path) -> Said:
     def read(file):
         tree = xml.dom.minidom.parse(str(file))
-        boxes = [(tag(o, "name"), number(tag(o, "xmin")) - 1, number(tag(o, "ymin")) - 1, number(tag(o, "xmax")), number(tag(o, "ymax"))) for o in tree.getElementsByTagName("object")]
+        ends = [[number(tag(o.getElementsByTagName("bndbox")[0], end)) for end in ("xmin", "ymin", "xmax", "ymax")] for o in tree.getElementsByTagName("object")]
+        boxes = [(tag(o, "name"), x0 - 1, y0 - 1, x1, y1) for o, (x0, y0, x1, y1) in zip(tree.getElementsByTagName("object"), ends)]
         return {f"JPEGImages/{tag(tree, 'filename')}": (size_of(tree), boxes, [])}
     return each((root / "Annotations").glob("*.xml"), read)
 

@@ -33,7 +33,8 @@ from ...core.records import Box, Record
 
 # %% ../../../nbs/api/data/formats/atrnet.ipynb #1b05d7d9
 NAME = re.compile(
-    r"(?:.*/)?(?P<split>train|val|test)/(?P<label>[^/]+)/(?P<band>X|KU)_(?P<pol>HH|HV|VH|VV)_(?P<depression>\d+)_(?P<azimuth>\d+)_(?P<id>\d+)\.tif"
+    r"(?:.*/)?(?P<split>train|val|test)/(?P<label>[^/]+)/(?P<band>X|KU)_(?P<pol>HH|HV|VH|VV)_"
+    r"(?P<depression>\d+)_(?P<azimuth>\d+)_(?P<id>\d+)\.tif"
 )
 EXAMPLE = "SOC_40classes/train/Changfeng_Cheetah_CFA6473C/KU_HH_15_0_253993.tif"
 

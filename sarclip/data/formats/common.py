@@ -110,7 +110,7 @@ def not_in_two(
     further: dict[str, str],    # of one more list
     file: Path,                 # that list, for the error message
 ) -> None:
-    "Join the lists of the parts. Raises ValueError for an image in two parts: it would be tested on what it was taught."
+    "Join the lists of the parts. Raises ValueError for an image in two: it would be tested on what it was taught."
     twice = sorted(name for name in further if splits.get(name, further[name]) != further[name])
     if twice:
         raise Fault(

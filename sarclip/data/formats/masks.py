@@ -13,7 +13,15 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from .common import check_png, list_files, make_record, not_empty, open_picture, read_each, save_image
+from sarclip.data.formats.common import (
+    check_png,
+    list_files,
+    make_record,
+    not_empty,
+    open_picture,
+    read_each,
+    save_image,
+)
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record
 

@@ -25,8 +25,8 @@ def read_mat(
     path: Path,                  # a MAT file of level 5
     names: tuple[str, ...],      # variables wanted
 ) -> dict[str, np.ndarray]:      # each of them, as stored; complex where it has an imaginary part
-    """Numeric arrays of a MAT file. Raises ValueError, in words that follow the file's name, for a file of another kind, a
-    damaged one, a variable that is missing or no array of numbers, and one beyond the limits."""
+    """Numeric arrays of a MAT file. Raises ValueError, in words that follow the file's name, for a file of another
+    kind, a damaged one, a variable that is missing or no array of numbers, and one beyond the limits."""
     data = Path(path).read_bytes()
     if len(data) < 128 or data[126:128] not in (b"IM", b"MI"):
         raise Fault("wrong_magic", "is no MAT file of level 5 (MATLAB saves one with -v7, HDF5 with -v7.3)")
@@ -37,7 +37,8 @@ def read_mat(
             packed = zlib.decompressobj()
             try: content = packed.decompress(body, MAX_IMAGE_BYTES + 4096)
             except zlib.error as error: raise Fault("truncated_file", f"holds a damaged array ({error})") from error
-            if not packed.eof: raise Fault("truncated_file", "holds an array that is cut short or expands beyond the limits")
+            if not packed.eof:
+                raise Fault("truncated_file", "holds an array that is cut short or expands beyond the limits")
             kind, body = next(_elements(memoryview(content), order), (0, body))
         if kind != MATRIX: continue
         parts = _elements(body, order)
@@ -56,7 +57,8 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
     while place < len(data):
         if len(data) - place < 8: raise Fault("truncated_file", "ends within a tag; it is truncated")
         kind, length = (int(v) for v in np.frombuffer(data, f"{order}u4", 2, place))
-        if kind >> 16: kind, length, start, step = kind & 0xFFFF, kind >> 16, place + 4, 8    # up to four bytes in the tag
+        # a small element has up to four bytes in its tag
+        if kind >> 16: kind, length, start, step = kind & 0xFFFF, kind >> 16, place + 4, 8
         else: start, step = place + 8, 8 + (length if kind == DEFLATED else -(-length // 8) * 8)
         if start + length > len(data) or (step == 8 and start == place + 4 and length > 4):
             raise Fault("truncated_file", f"holds an element of {length:,} bytes where {len(data) - start:,} are left")
@@ -82,10 +84,11 @@ def _values(
     for kind, body in parts:
         width = int(STORED.get(kind, "i0")[1:])
         if not width or len(body) != width * count:
-            raise Fault("truncated_file", f"holds {len(body):,} bytes for the {count:,} values of {name!r}; it is damaged")
+            raise Fault("truncated_file", f"holds {len(body):,} bytes for {count:,} values of {name!r}; it is damaged")
         stored = np.frombuffer(body, f"{order}{STORED[kind]}")
         planes.append(stored.astype(STORED[kind]).reshape(shape, order="F"))
-    if len(planes) != 1 + is_complex: raise Fault("truncated_file", f"holds {len(planes)} parts of {name!r}, expected {1 + is_complex}")
+    if len(planes) != 1 + is_complex:
+        raise Fault("truncated_file", f"holds {len(planes)} parts of {name!r}, expected {1 + is_complex}")
     if not is_complex: return planes[0]
     out = planes[0].astype(np.complex64 if planes[0].itemsize == 4 else np.complex128)
     out.imag = planes[1]

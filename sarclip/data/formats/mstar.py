@@ -75,8 +75,8 @@ def _layout(path: Path, header: dict[str, str], length: int) -> tuple[int, int, 
         raise Fault(
             "wrong_length",
             f"{path} should hold {rows} x {columns} magnitudes and phases after byte {start}, which are "
-            f"{8 * count:,} bytes (or half of that, 16-bit), but has {max(room, 0):,} there; it is truncated or damaged, "
-            f"fetch it again",
+            f"{8 * count:,} bytes (or half of that, 16-bit), but has {max(room, 0):,} there; it is truncated or "
+            f"damaged, fetch it again",
         )
     check_image_size(columns, rows, bytes_a_pixel=8)
     return rows, columns, start, width
@@ -90,7 +90,8 @@ def read_phoenix(
 
     Chips hold 32-bit floats; the collection's large scenes hold 16-bit magnitudes and 12-bit phases, told apart by the
     file's length.
-    Raises FileNotFoundError, or ValueError naming the file when it is no Phoenix file or not as long as its header says.
+    Raises FileNotFoundError, or ValueError naming the file when it is no Phoenix file or not as long as its header
+    says.
     """
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"chip {path} does not exist")
@@ -159,8 +160,10 @@ def mstar_path(
             f"MSTAR_PUBLIC_T_72_VARIANTS_CD{1 if depression < 17 else 2}/{depression}_DEG/COL2/SCENE1/{serial}/{name}"
         )
     if label in ("BMP2", "BTR70", "T72"):
-        return f"MSTAR_PUBLIC_TARGETS_CHIPS_T72_BMP2_BTR70_SLICY/TARGETS/{'TRAIN' if depression >= 17 else 'TEST'}/{depression}_DEG/{label}/SN_{serial}/{name}"
-    return f"MSTAR_PUBLIC_MIXED_TARGETS_CD{1 if depression < 17 else 2}/{depression}_DEG/COL{1 if label == 'BTR_60' else 2}/SCENE1/{label}/{name}"
+        disc = f"MSTAR_PUBLIC_TARGETS_CHIPS_T72_BMP2_BTR70_SLICY/TARGETS/{'TRAIN' if depression >= 17 else 'TEST'}"
+        return f"{disc}/{depression}_DEG/{label}/SN_{serial}/{name}"
+    disc, column = f"MSTAR_PUBLIC_MIXED_TARGETS_CD{1 if depression < 17 else 2}", 1 if label == "BTR_60" else 2
+    return f"{disc}/{depression}_DEG/COL{column}/SCENE1/{label}/{name}"
 
 # %% ../../../nbs/api/data/formats/mstar.ipynb #034e9882
 CHIP = re.compile(r".*\.\d{3}")    # HB04040.000: the ending is a number

@@ -130,7 +130,7 @@ def _record(
     centre = int(name["x"]), int(name["y"])
     facts = ships.get(centre)
     if facts is None and centre in ships:
-        raise Fault("two_ships", f"{path} may show either of two ships of its scene's Ship.xml, whose centre is the same")
+        raise Fault("two_ships", f"{path} may show either of two ships of its scene's Ship.xml, which have one centre")
     if facts is None: raise Fault("unknown_ship", f"{path} matches no ship in its scene's Ship.xml")
     sensor = {"product": product, "polarisation": polarisation_of(path, name["pol"], product), **facts}
     return make_record(dataset, relative, pixels="tiff", labels=(name["type"],), sensor=sensor)

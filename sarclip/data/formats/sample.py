@@ -27,7 +27,8 @@ from ...core.records import Record
 
 # %% ../../../nbs/api/data/formats/sample.ipynb #5f45dcf0
 NAME = re.compile(
-    r"(?:.*/)?(?P<label>[^_/]+)_(?P<mode>real|synth)_[A-Z]_elevDeg_(?P<elevation>\d{3})_azCenter_(?P<azimuth>\d{3})_\d+_serial_(?P<serial>\w+)\.(?P<kind>png|mat)"
+    r"(?:.*/)?(?P<label>[^_/]+)_(?P<mode>real|synth)_[A-Z]_elevDeg_(?P<elevation>\d{3})_"
+    r"azCenter_(?P<azimuth>\d{3})_\d+_serial_(?P<serial>\w+)\.(?P<kind>png|mat)"
 )
 EXAMPLE = "png_images/qpm/real/2s1/2s1_real_A_elevDeg_015_azCenter_011_22_serial_b01.png"
 MODES = {"real": "measured", "synth": "synthetic"}
@@ -62,7 +63,8 @@ def sample_path(
     "Where SAMPLE keeps a chip."
     short = {long: short for short, long in MODES.items()}[mode]
     folder = f"png_images/{scaling}" if kind == "png" else "mat_files"
-    return f"{folder}/{short}/{label}/{label}_{short}_A_elevDeg_{elevation:03d}_azCenter_{azimuth:03d}_22_serial_{serial}.{kind}"
+    name = f"{label}_{short}_A_elevDeg_{elevation:03d}_azCenter_{azimuth:03d}_22_serial_{serial}.{kind}"
+    return f"{folder}/{short}/{label}/{name}"
 
 # %% ../../../nbs/api/data/formats/sample.ipynb #f17c7c36
 def read_sample(

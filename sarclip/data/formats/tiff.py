@@ -61,16 +61,17 @@ def tiff_size(
     with tifffile.TiffFile(path) as file: return file.pages[0].imagewidth, file.pages[0].imagelength
 
 def _check_size(file: "tifffile.TiffFile", page: "tifffile.TiffPage", series: "tifffile.TiffPageSeries") -> None:
-    """Refuse what would take too much memory: all pixels, one tile, or a deflated piece that swells beyond its tile; and
-    pieces that lie nowhere in the file. (A piece without place and length is one without data.)"""
+    """Refuse what would take too much memory, all pixels, one tile or a deflated piece that swells beyond its tile;
+    and pieces that lie nowhere in the file. (A piece without place and length is one without data.)"""
     bits = max(page.bitspersample, 8)
     width, height = page.imagewidth, page.imagelength
     check_image_size(width, height, bytes_a_pixel=series.size * bits / 8 / max(width * height, 1))
     if page.is_tiled: check_image_size(page.tilewidth, page.tilelength, bytes_a_pixel=page.samplesperpixel * bits / 8)
     for start, length in zip(page.dataoffsets, page.databytecounts):
         if length and not 8 <= start <= file.filehandle.size - length:
-            raise Fault("truncated_file", f"should hold {length:,} bytes of pixels from byte {start:,} on, but ends before")
-        if page.compression not in (8, 32946) or length * 1032 <= MAX_IMAGE_BYTES: continue    # deflate gives at most 1,032 bytes for one
+            raise Fault("truncated_file", f"should hold {length:,} bytes of pixels from byte {start:,} on, and does not")
+        # deflate gives at most 1,032 bytes for one
+        if page.compression not in (8, 32946) or length * 1032 <= MAX_IMAGE_BYTES: continue
         file.filehandle.seek(start)
         swollen = zlib.decompressobj().decompress(file.filehandle.read(length), MAX_IMAGE_BYTES + 1)
         if len(swollen) > MAX_IMAGE_BYTES:

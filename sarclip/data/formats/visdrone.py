@@ -108,7 +108,9 @@ def _box(line: str, path: Path, number: int) -> Box | None:
         )
     if category == 0: return None  # an ignored region
     if category not in range(1, len(CLASSES) + 1):
-        raise Fault("unknown_class", f"{path} line {number} has the category {category:g}, expected 0 to {len(CLASSES)}")
+        raise Fault(
+            "unknown_class", f"{path} line {number} has the category {category:g}, expected 0 to {len(CLASSES)}"
+        )
     # the millionth of a pixel: 0.1 + 0.2 shall be 0.3
     return Box(CLASSES[int(category) - 1], x, y, round(x + width, 6), round(y + height, 6))
 
