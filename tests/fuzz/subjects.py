@@ -126,7 +126,7 @@ def png_is_whole(data: bytes) -> bool:
 
 
 def phoenix_agrees(data: bytes, pixels: np.ndarray) -> None:
-    head = data.partition(b"[EndofPhoenixHeader]")[0].decode("latin-1")
+    head = "\n".join(data.partition(b"[EndofPhoenixHeader]")[0].decode("latin-1").splitlines())
     facts = dict(re.findall(r"(?m)^\s*(\w+)\s*=\s*(.*?)\s*$", head))
     start = int(facts["PhoenixHeaderLength"]) + int(facts.get("native_header_length", 0))
     shape = int(facts["NumberOfRows"]), int(facts["NumberOfColumns"])

@@ -7,6 +7,7 @@ __all__ = ['NODATA', 'DECODED', 'read_tiff', 'tiff_size', 'write_tiff']
 
 # %% ../../../nbs/api/data/formats/tiff.ipynb #0850ebe0
 import io
+import math
 import zlib
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def read_tiff(
     import tifffile
     with tifffile.TiffFile(path) as file:
         page, series = file.pages[0], file.series[0]
+        _check_size(file, page, series)
         if page.photometric in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.MINISWHITE):  # Pillow undoes both
             with open_picture(path) as image:
                 return np.asarray(image.convert("RGB" if page.photometric == tifffile.PHOTOMETRIC.PALETTE else "L"))
@@ -40,7 +42,6 @@ def read_tiff(
                 f"holds {series.shape} values along the axes {series.axes}, expected one image with any number of "
                 f"bands",
             )
-        _check_size(file, page, series)
         beyond = (
             page.compression not in DECODED
             or page.predictor == tifffile.PREDICTOR.FLOATINGPOINT
@@ -58,15 +59,25 @@ def tiff_size(
     "Size from the file's first page. Raises what `tifffile` raises for a file that is none."
     import tifffile
 
-    with tifffile.TiffFile(path) as file: return file.pages[0].imagewidth, file.pages[0].imagelength
+    with tifffile.TiffFile(path) as file: return _page_size(file.pages[0])
+
+def _page_size(page: "tifffile.TiffPage") -> tuple[int, int]:
+    "Width and height, which in a damaged file may be several numbers, or none."
+    size = page.imagewidth, page.imagelength
+    if not all(isinstance(n, int) and n > 0 for n in size):
+        raise Fault("truncated_file", f"states the width {size[0]!r} and the height {size[1]!r}; it is damaged")
+    return size
 
 def _check_size(file: "tifffile.TiffFile", page: "tifffile.TiffPage", series: "tifffile.TiffPageSeries") -> None:
     """Refuse what would take too much memory, all pixels, one tile or a deflated piece that swells beyond its tile;
     and pieces that lie nowhere in the file. (A piece without place and length is one without data.)"""
     bits = max(page.bitspersample, 8)
-    width, height = page.imagewidth, page.imagelength
+    width, height = _page_size(page)
     check_image_size(width, height, bytes_a_pixel=series.size * bits / 8 / max(width * height, 1))
     if page.is_tiled: check_image_size(page.tilewidth, page.tilelength, bytes_a_pixel=page.samplesperpixel * bits / 8)
+    pieces = math.prod(page.chunked)
+    if not pieces == len(page.dataoffsets) == len(page.databytecounts):
+        raise Fault("truncated_file", f"should hold {pieces:,} pieces and lists {len(page.dataoffsets):,}; it is damaged")
     for start, length in zip(page.dataoffsets, page.databytecounts):
         if length and not 8 <= start <= file.filehandle.size - length:
             raise Fault("truncated_file", f"should hold {length:,} bytes of pixels from byte {start:,} on, and does not")
