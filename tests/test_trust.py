@@ -86,3 +86,17 @@ def test_a_rerun_that_fails_takes_nothing_away(fresh):
     assert {"00_data.ipynb", "params.yaml", "problems.json"} == {path.name for path in (step / "unfinished").iterdir()}
     status, output = fresh.call("sarclip-report", "tiny")
     assert "a later run did not finish, earlier results stand: 00_data" in output, output
+
+
+def test_a_class_may_be_called_anything():
+    import numpy as np
+    import pandas as pd
+
+    from sarclip.evaluation.recognition import Recognition, confusion_figure
+    from sarclip.study.pictures import class_figure
+
+    classes = ["$x^$", "b$_{"]
+    found = Recognition(tuple(classes), np.arange(2), np.eye(2))
+    confusion_figure(found).canvas.draw()
+    records = pd.DataFrame({"dataset": ["own"] * 2, "labels": ['["a"]', '["b"]'], "boxes": ["[]"] * 2})
+    class_figure(records, {"own": dict(zip("ab", classes))}).canvas.draw()

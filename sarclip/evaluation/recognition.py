@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
+from ..core.records import literal
 from .features import Features, Metrics, as_arrays, as_unit_arrays
 
 # %% ../../nbs/api/evaluation/02_recognition.ipynb #dfdf40e8
@@ -163,8 +164,8 @@ def confusion_figure(
         vmax=100,
         square=False,
         linewidths=0.5,
-        xticklabels=result.classes,
-        yticklabels=result.classes,
+        xticklabels=[literal(label) for label in result.classes],
+        yticklabels=[literal(label) for label in result.classes],
         cbar_kws={"label": "share of true class [%]"},
         ax=ax,
     )

@@ -18,6 +18,7 @@ import seaborn as sns
 import yaml
 from matplotlib.figure import Figure
 
+from ..core.records import literal
 from ..core.paper import paper_values
 
 # %% ../../nbs/api/study/07_pictures.ipynb #2ed60f56
@@ -73,7 +74,7 @@ def class_figure(
     ]
     if not labels: raise ValueError("no record names a class, so there is nothing to count")
     counts = pd.DataFrame(labels, columns=["source", "label"]).value_counts().head(most).reset_index()
-    counts["class"] = [names[row.source][row.label] for row in counts.itertuples()]
+    counts["class"] = [literal(names[row.source][row.label]) for row in counts.itertuples()]
     counts = counts.groupby(["class", "source"], as_index=False)["count"].sum().sort_values("count", ascending=False)
     figure, ax = plt.subplots(figsize=(8, 1 + .19 * counts["class"].nunique()))
     sns.barplot(counts, x="count", y="class", hue="source", dodge=False, ax=ax)
