@@ -50,7 +50,7 @@ def fair1m(root: Path) -> Said:
     def read(file):
         tree, boxes = xml.dom.minidom.parse(str(file)), []
         for item in tree.getElementsByTagName("object"):
-            points = [tuple(map(number, p.firstChild.data.split(","))) for p in item.getElementsByTagName("point")]
+            points = [tuple(map(number, p.firstChild.data.split(","))) for p in item.getElementsByTagName("points")[0].getElementsByTagName("point")]
             boxes.append((tag(item, "name"), *around(points)))
         return {f"train/images/{tag(tree, 'filename')}": (size_of(tree), boxes, [])}
     return each((root / "train/labelXml").glob("*.xml"), read)
