@@ -139,6 +139,9 @@ def test_what_a_killed_preparation_left_is_swept_by_the_next(tmp_path, monkeypat
     process.wait()
     assert [p.name for p in datasets.parent.iterdir()] != [] and not datasets.exists()
     generate(MANIFEST, datasets, seed=0, scale=0.03)
+    for place in (datasets / ".unreadable.json.killed.part", datasets / ".written" / ".mstar.json.killed.part"): place.write_text("half")
+    generate(MANIFEST, datasets, seed=0, scale=0.03)
+    assert not list(datasets.rglob("*.part"))
     assert [p.name for p in datasets.parent.iterdir()] == ["datasets"] and not [p.name for p in datasets.iterdir() if p.name.endswith(".part")]
 
 

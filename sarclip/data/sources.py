@@ -21,6 +21,7 @@ from tqdm import tqdm
 from .decoding import UNREADABLE, decodable, write_unreadable
 from .fetch import fetch, verify, verify_table
 from ..core.files import write_json
+from ..core.locks import sweep_parts
 from ..core.staging import staging_folder, sweep
 from .imaging import picture
 from .manifest import Manifest
@@ -62,11 +63,16 @@ SOURCES = "sources.json"    # beside the datasets: which release each of them is
 def _refuse_strangers(datasets_dir: Path) -> None:
     "Raise ValueError where replacing the whole folder would lose files that no run wrote."
     if not datasets_dir.is_dir(): return
-    sweep(datasets_dir)
+    _sweep(datasets_dir)
     for path in sorted(datasets_dir.iterdir()):
         if not path.is_symlink() and path.name not in (LISTS, SOURCES, UNREADABLE):
             refuse_foreign(path, datasets_dir / LISTS, path.name)
 
+
+def _sweep(datasets_dir: Path) -> None:
+    "Remove what killed runs left beside and among the datasets."
+    for folder in (datasets_dir.parent, datasets_dir): sweep(folder)
+    for folder in (datasets_dir, datasets_dir / LISTS): sweep_parts(folder)
 
 def fetch_datasets(
     manifest: Manifest,     # knows where they are public
@@ -114,7 +120,7 @@ def unpack_archives(
             f"archives there, or name their folder with `make study DATA=dir` or SARCLIP_DATA"
         )
     for name in wanted: check_preparation(manifest.datasets[name], data_dir, datasets_dir)
-    sweep(datasets_dir.parent)
+    _sweep(datasets_dir)
     for name in (SOURCES, UNREADABLE): (datasets_dir / name).unlink(missing_ok=True)
     sources = {
         name: prepare(manifest.datasets[name], data_dir, datasets_dir).name
