@@ -263,7 +263,7 @@ def own_parameters(root: Path) -> None:
 
 def examine_parameters(root: Path) -> str:
     try: sets = json.loads((root / "parameters.json").read_bytes())
-    except ValueError: return "read"    # not ours: these are the values that somebody typed
+    except (ValueError, OSError): return "read"    # not ours: these are the values that somebody typed
     with inside(root):
         for name in NOTEBOOKS:
             if not isinstance(sets, dict) or not isinstance(sets.get(name, {}), dict): continue
