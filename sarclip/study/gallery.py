@@ -6,7 +6,6 @@
 __all__ = ['SIDE', 'COLOURS', 'facts_in_words', 'draw_boxes', 'Sample', 'gallery', 'gallery_context', 'GalleryHTML']
 
 # %% ../../nbs/api/study/09_gallery.ipynb #637805fe
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from ..captions.pairs import read_table
+from ..captions.templates import parse_facts
 from ..core.records import Box, Record, frame_to_records
 from ..data.imaging import native
 from ..data.manifest import Dataset, load_manifest
@@ -29,7 +29,7 @@ def facts_in_words(
 ) -> str:          # "3 × ship"
     "The claims of a caption, to be read; atoms of a kind that nobody foresaw keep their parts."
     said = []
-    for kind, *parts in json.loads(facts):
+    for kind, *parts in parse_facts(facts):
         match kind, parts:
             case "is", [name]: said.append(name)
             case "count", [name, n]: said.append(f"{n} × {name}")
