@@ -6,7 +6,6 @@
 __all__ = ['YARDSTICKS', 'caption_figure', 'class_figure', 'word_cloud', 'figure1', 'recall_figure', 'recognition_figure']
 
 # %% ../../nbs/api/study/07_pictures.ipynb #a4275625
-import json
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
@@ -20,6 +19,7 @@ from matplotlib.figure import Figure
 
 from ..core.records import literal
 from ..core.paper import paper_values
+from ..core.records import frame_to_records
 
 # %% ../../nbs/api/study/07_pictures.ipynb #2ed60f56
 def caption_figure(
@@ -61,17 +61,15 @@ def caption_figure(
 
 # %% ../../nbs/api/study/07_pictures.ipynb #b27dfb70
 def class_figure(
-    records: pd.DataFrame,                    # columns dataset, labels and boxes (JSON), of the images to count
+    records: pd.DataFrame,                    # rows of records.parquet: the images to count
     names: Mapping[str, Mapping[str, str]],   # dataset → its class name → readable name
     most: int = 40,                           # classes shown, the most frequent ones
 ) -> Figure:
     "Annotated objects of each class, by source; ValueError when nothing is annotated."
-    labels = [
-        (row.dataset, label)
-        for row in records.itertuples()
-        if row.dataset in names
-        for label in (*json.loads(row.labels), *(box[0] for box in json.loads(row.boxes)))
-    ]
+    labels = []
+    for record in frame_to_records(records[records.dataset.isin(list(names))]):
+        labels += [(record.dataset, label) for label in record.labels]
+        labels += [(record.dataset, box.label) for box in record.boxes]
     if not labels: raise ValueError("no record names a class, so there is nothing to count")
     counts = pd.DataFrame(labels, columns=["source", "label"]).value_counts().head(most).reset_index()
     counts["class"] = [literal(names[row.source][row.label]) for row in counts.itertuples()]
