@@ -179,13 +179,18 @@ def _unpack_zip(archive: Path, dest: Path, max_bytes: int, max_files: int) -> in
     with zipfile.ZipFile(archive) as z:
         total = files = 0
         for member in z.infolist():
-            if not member.filename: raise ValueError(f"{archive} holds a member without a name; nothing was unpacked")
+            if not member.filename or "\0" in member.orig_filename or (member.is_dir() and member.file_size):
+                raise ValueError(
+                    f"{archive} holds a member with a damaged name, {member.orig_filename!r}; nothing was unpacked"
+                )
             total, files = total + member.file_size, files + (not member.is_dir())
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise ValueError(f"{archive} holds {member.filename!r}, a link; nothing was unpacked")
             _check_member(archive, member.filename, total, files, max_bytes, max_files)
             if not member.is_dir(): _check_new(archive, member.filename, dest / member.filename)
             z.extract(member, dest)    # zipfile stops at the declared size, so a lying header cannot expand further
+    # of a damaged directory of members may nothing be left
+    if not files: raise ValueError(f"{archive} holds no file; it is empty or damaged, fetch it again")
     return files
 
 # %% ../../nbs/api/core/01_files.ipynb #d643b551
