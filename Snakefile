@@ -4,7 +4,9 @@ import os
 from glob import glob
 from shlex import quote
 
-from sarclip.core.settings import ADOPTED, check, load_profile, released_weights
+from sarclip.core.parameters import ADOPTED
+
+from sarclip.core.settings import check, load_profile, released_weights
 
 
 def or_stop(call, *arguments):

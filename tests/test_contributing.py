@@ -28,7 +28,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     return 2 * clip_loss(image, text, scale, facts)
 
 LOSSES: dict'''), ('"clip": clip_loss,', '"clip": clip_loss,\n    "doubled": doubled_loss,'))
-    edit(project, "core/04_settings.ipynb", ('Literal["clip", "facts"]', 'Literal["clip", "facts", "doubled"]'))
+    edit(project, "core/05_parameters.ipynb", ('Literal["clip", "facts"]', 'Literal["clip", "facts", "doubled"]'))
     configs = project.folder / "sarclip" / "models" / "model_configs"
     config = json.loads((configs / "sarclip-mini.json").read_text())
     config["vision_cfg"]["width"] = 24

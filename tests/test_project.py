@@ -43,51 +43,25 @@ def test_numbered_notebook_narrates_and_holds_no_library_code(path):
     assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
 
 
-# Notebooks and modules that do not keep a rule yet, each with the rule; nothing may be added.
-NOT_YET = {
-    "00_data": {"narrow lines"},
-    "01_build_dataset": {"narrow lines"},
-    "07_explore": {"narrow lines"},
-    "08_report": {"narrow lines"},
-    "core/numerics": {"120 columns"},
-    "core/paper": {"120 columns"},
-    "core/settings": {"400 lines"},
-    "data/formats/tiff": {"120 columns"},
-    "data/simulate/writers": {"120 columns"},
-    "explore/atlas": {"120 columns"},
-    "explore/maps": {"120 columns"},
-    "explore/page": {"120 columns"},
-    "explore/testsets": {"120 columns"},
-    "explore/widget": {"120 columns"},
-    "study/run": {"120 columns"},
-    "study/story": {"120 columns"},
-}
-
-
-def not_yet(rule: str) -> set[str]: return {name for name, rules in NOT_YET.items() if rule in rules}
-
-
 def numbered() -> list[Path]: return [p for p in NOTEBOOKS if p.parent.name == "nbs"]
 
 
-def kept(rule: str, broken: dict[str, list]) -> None:
-    "Every name that breaks a rule is listed above, and every name listed above breaks it."
-    broken = {name: faults for name, faults in broken.items() if faults}
-    assert {name: faults for name, faults in broken.items() if name not in not_yet(rule)} == {}
-    assert not_yet(rule) <= set(broken), f"these keep the rule {rule!r} by now: take them out of NOT_YET"
+def broken(faults: dict[str, list]) -> dict[str, list]:
+    "Those that break a rule, with what breaks it."
+    return {name: found for name, found in faults.items() if found}
 
 
 def test_numbered_notebooks_cells_are_short():
     """Twelve lines of code at most; papermill's parameters are one a line, in one cell."""
-    broken = {}
+    faults = {}
     for path in numbered():
         code = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])]
-        broken[path.stem] = [c.source for c in code if len(c.source.splitlines()) > 12]
-    kept("short cells", broken)
+        faults[path.stem] = [c.source for c in code if len(c.source.splitlines()) > 12]
+    assert broken(faults) == {}
 
 
 def test_numbered_notebooks_lines_fit_a_page():
-    kept("narrow lines", {p.stem: [line for c in nbformat.read(p, 4).cells for line in c.source.splitlines() if len(line) > 100] for p in numbered()})
+    assert broken({p.stem: [line for c in nbformat.read(p, 4).cells for line in c.source.splitlines() if len(line) > 100] for p in numbered()}) == {}
 
 
 def library_code(source: str) -> list[str]:
@@ -108,20 +82,20 @@ def test_library_code_is_recognised():
 
 
 def test_numbered_notebooks_hold_no_library_code():
-    broken = {}
+    faults = {}
     for path in numbered():
         code = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
-        broken[path.stem] = [fault for source in code for fault in library_code(source)]
-    kept("no library code", broken)
+        faults[path.stem] = [fault for source in code for fault in library_code(source)]
+    assert broken(faults) == {}
 
 
 def modules() -> dict[str, Path]: return {p.relative_to(ROOT / "sarclip").with_suffix("").as_posix(): p for p in sorted((ROOT / "sarclip").rglob("*.py")) if p.name != "_modidx.py"}
 
 
 def test_modules_are_short_and_their_lines_fit():
-    kept("400 lines", {name: [n] for name, path in modules().items() if (n := len(path.read_text().splitlines())) > 400})
+    assert broken({name: [n] for name, path in modules().items() if (n := len(path.read_text().splitlines())) > 400}) == {}
     written = re.compile(r"#|__all__|\"\"\"|           '")    # nbdev's own lines: where a cell came from, what a module exports, its title
-    kept("120 columns", {name: [line for line in path.read_text().splitlines() if len(line) > 120 and not written.match(line)] for name, path in modules().items()})
+    assert broken({name: [line for line in path.read_text().splitlines() if len(line) > 120 and not written.match(line)] for name, path in modules().items()}) == {}
 
 
 def imported(name: str, path: Path) -> set[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .outputs import write_csv, write_shards
+from .outputs import write_csv, write_pair_shards, write_shards
 from .pairs import sar_names, write_table
 from ..data.leakage import overlap_metrics
 from ..data.manifest import Manifest
@@ -79,17 +79,19 @@ def write_for_others(
     manifest: Manifest,       # from `sarclip.data.sources.read_sources`
     datasets_dir: Path,       # folder of the run's datasets
     folder: Path,             # where the files shall stand
-    shards: bool,             # write shards too
+    shards: bool,             # write shards too, a sample an image
+    pair_shards: bool,        # and shards with a sample a pair, for OpenCLIP's trainer
     seed: int,                # of the order in the shards
-) -> pd.DataFrame:            # one row a part: pairs, how many of them are in the CSV, number of shards
+) -> pd.DataFrame:            # one row a part: pairs, how many of them are in the CSV, numbers of shards
     "Write `train.csv` and `val.csv`, beside each the images left out with the reason, and the shards."
     rows = []
     for part in ("train", "val"):
         own = pairs[(pairs.split == part) & pairs.dataset.isin(sar_names(manifest))]
         written = write_csv(own, images, datasets_dir, folder / f"{part}.csv")
         made = write_shards(own, images, datasets_dir, folder / "shards", part, seed) if shards else []
-        rows.append((part, len(own), written, len(made)))
-    return pd.DataFrame(rows, columns=["part", "pairs", "in the CSV", "shards"])
+        paired = write_pair_shards(own, images, datasets_dir, folder / "pair_shards", part, seed) if pair_shards else []
+        rows.append((part, len(own), written, len(made), len(paired)))
+    return pd.DataFrame(rows, columns=["part", "pairs", "in the CSV", "shards", "pair shards"])
 
 def write_tables(
     folder: Path,                            # where the parquet files shall stand

@@ -19,12 +19,7 @@ from .features import Features, Metrics, class_text_features, metric_rows, store
 from .few_shot import FewShot, few_shot
 from .linear_head import HeadConfig, alpha_figure, fit_head, interpolate, text_head, zero_head
 from sarclip.evaluation.recognition import (
-    Recognition,
-    confusion_figure,
-    linear_probe,
-    nearest_neighbours,
-    raw_pixels,
-    text_classification,
+    Recognition, confusion_figure, linear_probe, nearest_neighbours, raw_pixels, text_classification,
 )
 from .tasks import Task
 from ..models.factory import Encoder

@@ -14,7 +14,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .features import Features, Metrics
-from .recognition import FIXED_STRENGTH, Recognition, check_parts, class_indices, fit_scores, standardise
+from sarclip.evaluation.recognition import (
+    FIXED_STRENGTH, Recognition, check_parts, class_indices, fit_scores, standardise,
+)
 
 # %% ../../nbs/api/evaluation/03_few_shot.ipynb #e2245468
 def draw_shots(

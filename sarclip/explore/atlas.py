@@ -69,7 +69,7 @@ def predict_by_text(
     points: pd.DataFrame,        # of `atlas_points`
     features: np.ndarray,        # the encoder's unit features of the points, (N, D)
     manifest: Manifest,
-) -> pd.DataFrame:               # the points with prediction, score (cosine similarity) and answer: right, wrong or not asked
+) -> pd.DataFrame:    # the points with prediction, score (cosine similarity) and answer: right, wrong or not asked
     "Ask each image for its class among the classes of its source; sources with fewer than two classes are not asked."
     points = points.assign(prediction="", score=np.nan, answer="not asked")
     for dataset, rows in points.groupby("dataset").groups.items():
@@ -94,7 +94,8 @@ class Atlas:
     neighbours: Mapping[str, np.ndarray]            # stage → rows of the nearest images, nearest first, (N, k)
     phrases: Sequence[str] = ()                     # sentences
     similarity: np.ndarray | None = None            # cosine similarity of each phrase with each image, (P, N)
-    features: np.ndarray | None = None              # the last stage's unit features, (N, D); new phrases are asked of them
+    # the last stage's unit features, (N, D); new phrases are asked of them
+    features: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.points)
@@ -140,13 +141,18 @@ def joined(
     seen: SeenSets,
     points: pd.DataFrame,    # of `atlas_points`
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:    # uint8 (N, S, S, C), and stage → unit features (N, D)
-    "Images and features of all sets in the order of the points; grey images are repeated to three channels beside colour."
+    """Images and features of all sets in the order of the points; grey images are repeated to three channels beside
+    colour."""
     ids = [image for frame in seen.sets.values() for image in frame.image_id]
     first = {image: row for row, image in reversed(list(enumerate(ids)))}
     rows = [first[image] for image in points.image_id]
     channels = max(images.shape[3] for images in seen.images.values())
-    images = [np.repeat(i, channels // i.shape[3], axis=3) if i.shape[3] < channels else i for i in seen.images.values()]
-    features = {stage: np.concatenate([seen.features[name, stage] for name in seen.sets])[rows] for stage in seen.stages}
+    images = [
+        np.repeat(i, channels // i.shape[3], axis=3) if i.shape[3] < channels else i for i in seen.images.values()
+    ]
+    features = {
+        stage: np.concatenate([seen.features[name, stage] for name in seen.sets])[rows] for stage in seen.stages
+    }
     return np.concatenate(images)[rows], features
 
 def nearest_images(
@@ -157,7 +163,13 @@ def nearest_images(
     from sklearn.neighbors import NearestNeighbors
 
     k = min(k, len(features) - 1)
-    return NearestNeighbors(n_neighbors=k, algorithm="brute").fit(features).kneighbors(return_distance=False).astype(np.uint32)
+    return (
+        NearestNeighbors(n_neighbors=k, algorithm="brute")
+        .fit(features)
+        .kneighbors(return_distance=False)
+        .astype(np.uint32)
+    )
+
 
 def make_atlas(
     points: pd.DataFrame,                  # of `predict_by_text`
@@ -225,9 +237,21 @@ def atlas_figure(
     for row, projection in enumerate(atlas.projections):
         for column, stage in enumerate(atlas.stages):
             ax = axes[row, column]
-            scatter(atlas.maps[projection, stage], labels, ax, f"{projection}, {stage}\n{atlas.quality[projection, stage].title()}")
+            scatter(
+                atlas.maps[projection, stage],
+                labels,
+                ax,
+                f"{projection}, {stage}\n{atlas.quality[projection, stage].title()}",
+            )
             handles = ax.get_legend_handles_labels()
             ax.get_legend().remove()
-    figure.legend(*handles, loc="lower center", ncols=min(4, len(set(labels))), fontsize=8, frameon=False, bbox_to_anchor=(.5, -.08))
+    figure.legend(
+        *handles,
+        loc="lower center",
+        ncols=min(4, len(set(labels))),
+        fontsize=8,
+        frameon=False,
+        bbox_to_anchor=(0.5, -0.08),
+    )
     figure.tight_layout()
     return figure

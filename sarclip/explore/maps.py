@@ -152,12 +152,15 @@ def map_quality(
     from sklearn.neighbors import NearestNeighbors
 
     if not len(features) == len(coords) == len(labels):
-        raise ValueError(f"{len(features)} features, {len(coords)} coordinates and {len(labels)} labels: they must be as many")
+        raise ValueError(
+            f"{len(features)} features, {len(coords)} coordinates and {len(labels)} labels: they must be as many"
+        )
     k = max(1, min(k, (len(features) - 1) // 2))    # trustworthiness asks for fewer than half
     classes = np.unique(np.asarray(labels, dtype=str), return_inverse=True)[1]
     near = NearestNeighbors(n_neighbors=k).fit(coords).kneighbors(return_distance=False)
     drawn = np.arange(len(features))
-    if len(features) > MOST_TRUSTED: drawn = np.random.default_rng(seed).choice(len(features), MOST_TRUSTED, replace=False)
+    if len(features) > MOST_TRUSTED:
+        drawn = np.random.default_rng(seed).choice(len(features), MOST_TRUSTED, replace=False)
     return MapQuality(
         purity=100 * float((classes[near] == classes[:, None]).mean()),
         feature_purity=neighbour_share(features, classes, k),

@@ -35,11 +35,13 @@ def test_sets(
     limit: int,                 # images of each set at most
     seed: int,                  # of the draw where there are more
 ) -> dict[str, pd.DataFrame]:   # set → image_id and label, one row an image
-    "The test images of retrieval and of each recognition task; sets of fewer than five images or one label show nothing and are left out."
+    """The test images of retrieval and of each recognition task; sets of fewer than five images or one label show
+    nothing and are left out."""
     sets = {RETRIEVAL: pairs[["image_id", "dataset"]].rename(columns={"dataset": "label"})}
     for name, task in manifest.evaluations.items():
         part = evaluation_parts(frame_to_records(records[records.dataset.isin(task.datasets)]), task)[1]
-        if part: sets[name] = pd.DataFrame({"image_id": [r.image_id for r in part], "label": [r.labels[0] for r in part]})
+        if part:
+            sets[name] = pd.DataFrame({"image_id": [r.image_id for r in part], "label": [r.labels[0] for r in part]})
     sets = {name: at_most(frame, limit, seed) for name, frame in sets.items()}
     return {name: frame for name, frame in sets.items() if len(frame) >= 5 and frame.label.nunique() > 1}
 
@@ -80,7 +82,8 @@ def see_sets(
 def neighbour_metrics(
     seen: SeenSets,
 ) -> Metrics:    # neighbours/<set>/own_class and …/chance, percent; untrained/… for the untrained encoder
-    "Percentage of the five nearest neighbours with the same label, trained (the last stage) and untrained, beside chance."
+    """Percentage of the five nearest neighbours with the same label, trained (the last stage) and untrained, beside
+    chance."""
     metrics = {}
     for name, frame in seen.sets.items():
         for stage, prefix in ((seen.stages[-1], ""), ("untrained", "untrained/")):
@@ -97,7 +100,10 @@ def neighbour_sentence(
     "What the figures say, in words."
     said = []
     for key in map(neighbour_key, seen.sets):
-        said.append(f"{key} {metrics[key]:.1f}% (untrained {metrics['untrained/' + key]:.1f}%, chance {metrics[key + '/chance']:.1f}%)")
+        said.append(
+            f"{key} {metrics[key]:.1f}% (untrained {metrics['untrained/' + key]:.1f}%, chance "
+            f"{metrics[key + '/chance']:.1f}%)"
+        )
     return "Percentage of the five nearest neighbours with the same label: " + "; ".join(said) + "."
 
 def neighbour_key(

@@ -53,7 +53,9 @@ class Explorer:
         self.frame = self._frame()
         self.scatters = {stage: self._scatter(stage, height) for stage in atlas.stages}
         self.projection = widgets.Dropdown(options=atlas.projections, description="Map")
-        self.colour = widgets.Dropdown(options=[c for c in COLOURS if c in self.frame] + [SIMILARITY], description="Colour")
+        self.colour = widgets.Dropdown(
+            options=[c for c in COLOURS if c in self.frame] + [SIMILARITY], description="Colour"
+        )
         self.phrase = widgets.Combobox(
             options=list(atlas.phrases),
             placeholder="a sentence, then Enter",
@@ -95,7 +97,9 @@ class Explorer:
             data=self.frame, x=f"{projection} x, {stage}", y=f"{projection} y, {stage}", height=height, axes=False
         )
         scatter.size(default=5 if len(self.frame) < 5000 else 3)
-        scatter.tooltip(True, properties=facts, preview="picture", preview_type="image", preview_image_height=128, size="large")
+        scatter.tooltip(
+            True, properties=facts, preview="picture", preview_type="image", preview_image_height=128, size="large"
+        )
         return scatter
 
     def _linked(self, height: int) -> widgets.Widget:
@@ -144,8 +148,13 @@ class Explorer:
 
     def _picked(self, row: int) -> str:
         "One image: facts, where the phrase is found in it, and its nearest images in every encoder."
-        facts = "".join(f"<tr><td>{html.escape(c)}</td><td>{html.escape(str(v))}</td></tr>" for c, v in self.atlas.points.loc[row].items())
-        near = "".join(self._figures(list(rows[row]), f"Nearest images, {stage}") for stage, rows in self.atlas.neighbours.items())
+        facts = "".join(
+            f"<tr><td>{html.escape(c)}</td><td>{html.escape(str(v))}</td></tr>"
+            for c, v in self.atlas.points.loc[row].items()
+        )
+        near = "".join(
+            self._figures(list(rows[row]), f"Nearest images, {stage}") for stage, rows in self.atlas.neighbours.items()
+        )
         return f"<div style='display:flex;gap:16px;flex-wrap:wrap'><table>{facts}</table>{self.where(row)}</div>{near}"
 
     def where(self,
@@ -167,15 +176,17 @@ class Explorer:
 
     def _figures(self, rows: list[int], title: str) -> str:
         "Pictures with their classes; text from data is escaped."
+        classes = self.atlas.points["class"]
         figures = "".join(
             f"<figure style='margin:0;width:88px'><img width=80 height=80 alt='' src='{self.frame.picture[row]}'>"
-            f"<figcaption style='line-height:1.2;font-size:11px'>{html.escape(str(self.atlas.points['class'][row]))}</figcaption></figure>"
+            f"<figcaption style='line-height:1.2;font-size:11px'>{html.escape(str(classes[row]))}</figcaption></figure>"
             for row in rows
         )
         return f"<b>{html.escape(title)}</b><div style='display:flex;flex-wrap:wrap;gap:6px'>{figures}</div>"
 
     def __repr__(self) -> str:
-        return f"{len(self.frame):,} images in {len(self.scatters)} linked maps: run this notebook in JupyterLab to see them"
+        maps = f"{len(self.frame):,} images in {len(self.scatters)} linked maps"
+        return f"{maps}: run this notebook in JupyterLab to see them"
 
     def _repr_mimebundle_(self, **options: object) -> dict:
         "The widget for JupyterLab, a sentence for those who read the notebook elsewhere."

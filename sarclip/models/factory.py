@@ -87,7 +87,8 @@ def is_resnet(
     "Which kind of image tower a model has: they differ in memory layout and in what counts as a layer."
     return isinstance(model.visual, ModifiedResNet)
 
-# what `sarclip.data.imaging.letterbox` does, in OpenCLIP's words; saved with a model, so that its transforms do likewise
+# what `sarclip.data.imaging.letterbox` does, in OpenCLIP's words; saved with a model, so that its transforms do
+# likewise
 LETTERBOX = {"resize_mode": "longest", "interpolation": "bilinear", "fill_color": 0}
 
 def create(

@@ -29,7 +29,8 @@ from ..captions.pairs import at_most, read_table
 from ..training.recipe import TrainConfig, ablation_variants, configure
 from ..core.locks import alone
 from .run import PATIENCE, Step
-from ..core.settings import NOTEBOOKS, AblationSettings, TrainSettings, check
+from ..core.parameters import NOTEBOOKS, AblationSettings, TrainSettings
+from ..core.settings import check
 from ..training.shards import Shards
 from ..training.train import TrainingData, train
 

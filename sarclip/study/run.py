@@ -30,7 +30,8 @@ import yaml
 from ..core.files import atomic_path, project_root, sha256_file, write_json, write_text
 from ..core.locks import alone, hold, release, sweep_parts
 from ..data.manifest import manifest_files
-from ..core.settings import ModelSettings, NOTEBOOKS, Settings, check, load_profile
+from ..core.parameters import ModelSettings, NOTEBOOKS, Settings
+from ..core.settings import check, load_profile
 
 # %% ../../nbs/api/study/00_run.ipynb #2c50bc97
 def step_dir(
@@ -203,8 +204,11 @@ def _results(unfinished: Path) -> list[Path]:
 def _written(folder: Path) -> list[str]:
     "What the run wrote whose results lie in a step's folder."
     path = folder / "provenance.json"
-    try: return json.loads(path.read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError): return ["metrics.json", "provenance.json", "params.yaml", "figures"]
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ["metrics.json", "provenance.json", "params.yaml", "figures"]
+
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink(): shutil.rmtree(path)

@@ -31,7 +31,8 @@ from sarclip.captions.llm import read_reply
 from sarclip.core.files import unpack
 from sarclip.core.problems import Problems
 from sarclip.core.records import Record
-from sarclip.core.settings import NOTEBOOKS, check, load_profile
+from sarclip.core.parameters import NOTEBOOKS
+from sarclip.core.settings import check, load_profile
 from sarclip.data.formats.mstar import write_phoenix
 from sarclip.data.manifest import load_manifest
 from sarclip.data.pixels import load_pixels

@@ -15,18 +15,8 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from sarclip.data.formats.common import (
-    check_path,
-    element,
-    list_files,
-    make_record,
-    not_empty,
-    number_of,
-    parse_xml,
-    read_each,
-    save_image,
-    save_xml,
-    text_of,
-    whole_of,
+    check_path, element, list_files, make_record, not_empty, number_of, parse_xml, read_each, save_image, save_xml,
+    text_of, whole_of,
 )
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record

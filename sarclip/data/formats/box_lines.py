@@ -14,15 +14,7 @@ from typing import Any
 import numpy as np
 
 from sarclip.data.formats.common import (
-    image_size,
-    list_files,
-    make_record,
-    not_empty,
-    not_in_two,
-    parse_number,
-    read_each,
-    read_text,
-    save_bytes,
+    image_size, list_files, make_record, not_empty, not_in_two, parse_number, read_each, read_text, save_bytes,
     save_image,
 )
 from ...core.problems import Fault, Problems, strict_unless

@@ -14,17 +14,8 @@ from typing import Any
 import numpy as np
 
 from sarclip.data.formats.common import (
-    box_around,
-    check_path,
-    image_size,
-    list_files,
-    make_record,
-    not_empty,
-    parse_number,
-    read_each,
-    read_text,
-    save_bytes,
-    save_image,
+    box_around, check_path, image_size, list_files, make_record, not_empty, parse_number, read_each, read_text,
+    save_bytes, save_image,
 )
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record

@@ -14,21 +14,8 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from sarclip.data.formats.common import (
-    check_path,
-    element,
-    list_files,
-    make_record,
-    not_empty,
-    not_in_two,
-    number_of,
-    parse_xml,
-    read_each,
-    read_text,
-    save_bytes,
-    save_image,
-    save_xml,
-    text_of,
-    whole_of,
+    check_path, element, list_files, make_record, not_empty, not_in_two, number_of, parse_xml, read_each, read_text,
+    save_bytes, save_image, save_xml, text_of, whole_of,
 )
 from ...core.problems import Problems, strict_unless
 from ...core.records import Box, Record

@@ -14,13 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from sarclip.data.formats.common import (
-    check_png,
-    list_files,
-    make_record,
-    not_empty,
-    open_picture,
-    read_each,
-    save_image,
+    check_png, list_files, make_record, not_empty, open_picture, read_each, save_image,
 )
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record

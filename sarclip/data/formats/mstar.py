@@ -16,13 +16,7 @@ from typing import Any
 import numpy as np
 
 from sarclip.data.formats.common import (
-    list_files,
-    make_record,
-    not_empty,
-    parse_number,
-    read_each,
-    save_bytes,
-    save_image,
+    list_files, make_record, not_empty, parse_number, read_each, save_bytes, save_image,
 )
 from ...core.limits import check_image_size
 from ...core.problems import Fault, Problems

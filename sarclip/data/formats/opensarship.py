@@ -16,19 +16,8 @@ from typing import Any
 import numpy as np
 
 from sarclip.data.formats.common import (
-    check_path,
-    element,
-    list_files,
-    make_record,
-    not_empty,
-    number_of,
-    parse_xml_bytes,
-    read_annotation,
-    read_each,
-    save_image,
-    save_xml,
-    text_of,
-    whole_of,
+    check_path, element, list_files, make_record, not_empty, number_of, parse_xml_bytes, read_annotation, read_each,
+    save_image, save_xml, text_of, whole_of,
 )
 from ...core.problems import FAULTS, Fault, Problems, kind_of, strict_unless
 from ...core.records import Record

@@ -14,13 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sarclip.data.formats.common import (
-    check_path,
-    list_files,
-    make_record,
-    not_empty,
-    read_each,
-    save_bytes,
-    save_image,
+    check_path, list_files, make_record, not_empty, read_each, save_bytes, save_image,
 )
 from ...core.problems import Fault, Problems
 from ...core.records import Record

@@ -13,15 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from sarclip.data.formats.common import (
-    check_path,
-    image_size,
-    list_files,
-    make_record,
-    not_empty,
-    read_each,
-    read_text,
-    save_bytes,
-    save_image,
+    check_path, image_size, list_files, make_record, not_empty, read_each, read_text, save_bytes, save_image,
 )
 from ...core.problems import Fault, Problems, strict_unless
 from ...core.records import Box, Record

@@ -77,10 +77,14 @@ def _check_size(file: "tifffile.TiffFile", page: "tifffile.TiffPage", series: "t
     if page.is_tiled: check_image_size(page.tilewidth, page.tilelength, bytes_a_pixel=page.samplesperpixel * bits / 8)
     pieces = math.prod(page.chunked)
     if not pieces == len(page.dataoffsets) == len(page.databytecounts):
-        raise Fault("truncated_file", f"should hold {pieces:,} pieces and lists {len(page.dataoffsets):,}; it is damaged")
+        raise Fault(
+            "truncated_file", f"should hold {pieces:,} pieces and lists {len(page.dataoffsets):,}; it is damaged"
+        )
     for start, length in zip(page.dataoffsets, page.databytecounts):
         if length and not 8 <= start <= file.filehandle.size - length:
-            raise Fault("truncated_file", f"should hold {length:,} bytes of pixels from byte {start:,} on, and does not")
+            raise Fault(
+                "truncated_file", f"should hold {length:,} bytes of pixels from byte {start:,} on, and does not"
+            )
         # deflate gives at most 1,032 bytes for one
         if page.compression not in (8, 32946) or length * 1032 <= MAX_IMAGE_BYTES: continue
         file.filehandle.seek(start)

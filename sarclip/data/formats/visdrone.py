@@ -13,15 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sarclip.data.formats.common import (
-    check_path,
-    image_size,
-    list_files,
-    make_record,
-    not_empty,
-    parse_number,
-    read_each,
-    read_text,
-    save_bytes,
+    check_path, image_size, list_files, make_record, not_empty, parse_number, read_each, read_text, save_bytes,
     save_image,
 )
 from ...core.problems import Fault, Problems

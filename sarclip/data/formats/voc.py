@@ -13,20 +13,8 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from sarclip.data.formats.common import (
-    child_of,
-    element,
-    list_files,
-    make_record,
-    not_empty,
-    number_of,
-    parse_xml,
-    read_each,
-    read_text,
-    save_bytes,
-    save_image,
-    save_xml,
-    text_of,
-    whole_of,
+    child_of, element, list_files, make_record, not_empty, number_of, parse_xml, read_each, read_text, save_bytes,
+    save_image, save_xml, text_of, whole_of,
 )
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record
