@@ -375,7 +375,7 @@ def test_truncated_archives(tmp_path):
     (tmp_path / "x.tar").write_bytes(whole[:len(whole) // 2])
     (tmp_path / "x.zip").write_bytes(zip_of(tmp_path / "whole.zip", "a", BODY).read_bytes()[:1000])
     for name in ("x.tar", "x.zip"):
-        with pytest.raises(ValueError, match=f"{name}.*fetch it again"): unpack(tmp_path / name, tmp_path / "here")
+        with pytest.raises(ValueError, match=f"{name}.*replace it"): unpack(tmp_path / name, tmp_path / "here")
     assert not (tmp_path / "here").exists()
 
 

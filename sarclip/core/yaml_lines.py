@@ -72,7 +72,9 @@ def read_yaml(
     name: str,     # what to call it in an error
     numbers_in: tuple[str, ...] = (),    # keys of mappings in which keys may be numbers
 ) -> YamlFile:
-    "Read a YAML file safely and strictly; ValueError names file, line and what is wrong."
+    """Read a YAML file safely and strictly; ValueError names file, line and what is wrong, FileNotFoundError a file that
+    is missing."""
+    if path.is_dir(): raise ValueError(f"{name} is a folder, expected a YAML file; move it away")
     try:
         text = path.read_text(encoding="utf-8")
         _refuse_depth(name, text)

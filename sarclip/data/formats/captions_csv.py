@@ -50,7 +50,7 @@ def read_rows(
 def _check_row(row: list[str] | csv.Error, width: int, path: Path, line: int) -> None:
     if isinstance(row, csv.Error):
         raise Fault(
-            "truncated_csv", f"{path} line {line} is not CSV ({row}); it may be truncated, fetch it again"
+            "truncated_csv", f"{path} line {line} is not CSV ({row}); it may be truncated, replace it"
         ) from row
     if width and len(row) != width:
         raise Fault(

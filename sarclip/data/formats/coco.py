@@ -41,7 +41,7 @@ def load_json(
         raise Fault("bad_encoding", f"{path} is not valid JSON ({error}); convert it to UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise Fault(
-            "truncated_json", f"{path} is not valid JSON ({error}); it may be truncated, fetch it again"
+            "truncated_json", f"{path} is not valid JSON ({error}); it may be truncated, replace it"
         ) from error
 
 def key_of(

@@ -145,7 +145,7 @@ def read_annotation(
     if size > MAX_ANNOTATION_BYTES:
         raise Fault("too_large", f"annotation {path} has {size:,} bytes, expected at most {MAX_ANNOTATION_BYTES:,}")
     data = Path(path).read_bytes()
-    if not data: raise Fault("empty_file", f"annotation {path} is empty; fetch it again")
+    if not data: raise Fault("empty_file", f"annotation {path} is empty; replace it")
     return data
 
 def parse_xml_bytes(
@@ -163,7 +163,7 @@ def parse_xml_bytes(
     except (ElementTree.ParseError, LookupError, ValueError) as error:    # the last two: encodings the parser does not
                                                                           # know
         kind = "truncated_xml" if isinstance(error, ElementTree.ParseError) and _is_utf8(data) else "bad_encoding"
-        raise Fault(kind, f"{path} is not well-formed XML ({error}); it may be truncated, fetch it again") from error
+        raise Fault(kind, f"{path} is not well-formed XML ({error}); it may be truncated, replace it") from error
 
 def _is_utf8(data: bytes) -> bool:
     try: data.decode("utf-8")
@@ -329,7 +329,7 @@ def image_size(
     except Exception as error:  # decoders raise whatever they like; all of it means this file
         raise Fault(
             "unreadable_image",
-            f"{path} is not a readable image ({_without_path(error, path)}); it may be truncated, fetch it again",
+            f"{path} is not a readable image ({_without_path(error, path)}); it may be truncated, replace it",
         ) from error
 
 def _without_path(error: Exception, path: Path) -> str:

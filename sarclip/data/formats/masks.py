@@ -103,7 +103,7 @@ def _read_mask(path: Path) -> np.ndarray:    # (H, W): class numbers, or colours
     except Exception as error:  # decoders raise whatever they like; all of it means this file
         raise Fault(
             "unreadable_image",
-            f"{path} is not a readable image ({type(error).__name__}); it may be truncated, fetch it again",
+            f"{path} is not a readable image ({type(error).__name__}); it may be truncated, replace it",
         ) from error
     if mask.ndim == 3 and mask.shape[2] == 3: return mask @ np.array([65536, 256, 1])
     if mask.ndim != 2:

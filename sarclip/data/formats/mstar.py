@@ -36,7 +36,7 @@ def _parse_header(path: Path, data: bytes) -> dict[str, str]:
     if not data.lstrip().startswith(b"[PhoenixHeaderVer"):
         raise Fault("wrong_magic", f"{path} does not start with a Phoenix header; it is no MSTAR chip")
     text, end, _ = data.partition(END.strip())
-    if not end: raise Fault("truncated_file", f"{path} has no [EndofPhoenixHeader]; it is truncated, fetch it again")
+    if not end: raise Fault("truncated_file", f"{path} has no [EndofPhoenixHeader]; it is truncated, replace it")
     pairs = (line.split("=", 1) for line in text.decode("latin-1").splitlines() if "=" in line)
     return {key.strip(): value.strip() for key, value in pairs}
 
@@ -61,7 +61,7 @@ def _layout(path: Path, header: dict[str, str], length: int) -> tuple[int, int, 
         raise Fault(
             "wrong_length",
             f"{path} has {length:,} bytes where its header says PhoenixSigSize= {header['PhoenixSigSize']}; it is "
-            f"truncated or damaged, fetch it again",
+            f"truncated or damaged, replace it",
         )
     count, room = rows * columns, length - start
     width = next((width for width in (4, 2) if count > 0 and room == 2 * width * count), None)
@@ -70,7 +70,7 @@ def _layout(path: Path, header: dict[str, str], length: int) -> tuple[int, int, 
             "wrong_length",
             f"{path} should hold {rows} x {columns} magnitudes and phases after byte {start}, which are "
             f"{8 * count:,} bytes (or half of that, 16-bit), but has {max(room, 0):,} there; it is truncated or "
-            f"damaged, fetch it again",
+            f"damaged, replace it",
         )
     check_image_size(columns, rows, bytes_a_pixel=8)
     return rows, columns, start, width
