@@ -52,6 +52,10 @@ def hold(
             if announce and not waited: announce(f"{work} waits for {_holder(path)}")
             waited = True
             time.sleep(0.2)
+        except OSError as error:
+            file.close()
+            raise OSError(f"{path} cannot be locked ({error.strerror}): this file system knows no locks; choose a "
+                          f"run_dir on another disk") from error
     _held[path] = file
     file.truncate(0)
     json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time(), "command": sys.argv}, file)
@@ -74,10 +78,12 @@ def alone(
     announce: Callable[[str], None] | None = None,
     shared: bool = False,
 ) -> Iterator[bool]:             # whether it had to wait
-    "Hold a lock for the time of a `with` block."
+    "Hold a lock for the time of a `with` block; one that this process had before stays held after it."
+    before = Path(path).resolve() in _held
     waited = hold(path, work, patience, announce, shared)
     try: yield waited
-    finally: release(path)
+    finally:
+        if not before: release(path)
 
 def _holder(path: Path) -> str:
     try:
@@ -96,7 +102,8 @@ def sweep_parts(
     removed = []
     for path in sorted(Path(folder).glob(f".*{PART}")) if Path(folder).is_dir() else []:
         if not path.is_file() or path.is_symlink(): continue
-        with contextlib.suppress(FileNotFoundError, BlockingIOError, PermissionError), open(path, "rb") as file:
+        # locked by a living process, gone, or on a disk without locks; NFS locks only what is open for writing
+        with contextlib.suppress(OSError), open(path, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()    # while it is locked: whoever has only just made it notices, and makes another
             removed.append(path)

@@ -37,7 +37,7 @@ def decodable(
     """Records whose image can be decoded and shown as the model sees it. Raises RuntimeError where a decoder ends its
     process."""
     records, problems = list(records), strict_unless(problems)
-    workers = workers or min(len(os.sched_getaffinity(0)), 1 + len(records) // SHARE)
+    workers = workers or min(_processors(), 1 + len(records) // SHARE)
     chunks = list(_chunks(records))
     tasks = [_task(chunk, manifest, datasets_dir) for chunk in chunks]
     kept: list[Record] = []
@@ -46,6 +46,9 @@ def decodable(
             if fault is None: kept.append(record)
             else: problems.add(Problem(record.dataset, record.path, fault, "unreadable_image"))
     return kept
+
+def _processors() -> int:    # that this process may use; macOS cannot tell, and has them all
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 def _chunks(records: list[Record]) -> Iterator[list[Record]]:
     for _, same in groupby(records, key=lambda record: record.dataset):

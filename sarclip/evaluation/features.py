@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Metrics', 'COMPANIONS', 'check_values', 'Features', 'as_arrays', 'as_unit_arrays', 'metric_rows', 'image_features',
-           'text_features', 'class_text_features', 'untrained_like', 'model_key', 'data_key', 'save_features',
-           'load_features', 'stored_features']
+           'text_features', 'class_text_features', 'prompt_ensemble', 'untrained_like', 'model_key', 'data_key',
+           'save_features', 'load_features', 'stored_features']
 
 # %% ../../nbs/api/evaluation/00_features.ipynb #0f1ca3a5
 import hashlib
@@ -194,9 +194,17 @@ def class_text_features(
 ) -> np.ndarray:                            # one unit vector a class, in the order of `prompts`, float32 (C, D)
     """Prompt ensemble: the mean direction of each class's prompts, normalised again (CLIP, Radford et al. 2021, Sec.
     3.1.4)."""
+    return prompt_ensemble(lambda texts: text_features(encoder, texts, batch_size), prompts)
+
+
+def prompt_ensemble(
+    encode: Callable[[list[str]], np.ndarray],    # M texts → unit vectors, float32 (M, D)
+    prompts: Mapping[str, Sequence[str]],         # class -> its prompts
+) -> np.ndarray:                                  # one unit vector a class, in the order of `prompts`, float32 (C, D)
+    "`class_text_features` for any text tower. Raises ValueError for a class without prompts."
     if empty := [name for name, texts in prompts.items() if not len(texts)]:
         raise ValueError(f"class {empty[0]!r} has no prompts")
-    features = text_features(encoder, [text for texts in prompts.values() for text in texts], batch_size)
+    features = encode([text for texts in prompts.values() for text in texts])
     ends = np.cumsum([len(texts) for texts in prompts.values()])
     means = np.stack([part.mean(0) for part in np.split(features, ends[:-1])])
     return check_values(means / np.linalg.norm(means, axis=1, keepdims=True), "class text features")

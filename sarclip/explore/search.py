@@ -43,7 +43,7 @@ def gallery(
     for ax in axes: ax.axis("off")
     for ax, image, title in zip(axes, images, titles):
         ax.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
-        ax.set_title(title, fontsize=8)
+        ax.set_title(title, fontsize=8, parse_math=False)    # a file's name may hold two dollar signs
     return figure
 
 # %% ../../nbs/api/explore/01_search.ipynb #b3c5f16f

@@ -103,13 +103,18 @@ class TileStore:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        "All changes inside are committed together, or none."
-        self._db.execute("BEGIN IMMEDIATE")
-        try: yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+        "All changes inside are committed together, or none. Raises RuntimeError where the file cannot be written."
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction: self._db.execute("ROLLBACK")
+            if not isinstance(error, sqlite3.OperationalError): raise
+            raise RuntimeError(
+                f"the index {self.path} cannot be written ({error}); what was committed before is kept, go on when its "
+                f"disk has room and no other process writes to it"
+            ) from error
 
     def put_file(self,
         path: str,                         # relative to the indexed folder

@@ -212,7 +212,7 @@ def _verify(asked: argparse.Namespace) -> int:
 def _report(asked: argparse.Namespace) -> int:
     from sarclip.core.files import project_root
     from sarclip.study.report import main_rows, print_summary
-    from sarclip.study.tables import collect, headline
+    from sarclip.study.results import collect, headline
 
     folder = project_root() / (os.environ.get("SARCLIP_RUNS") or "runs") / asked.profile
     if not asked.json: print_summary(folder)

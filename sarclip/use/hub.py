@@ -72,8 +72,8 @@ class _Story:
     unknown = "Not known: these weights do not lie in a run of the project."
 
     def __init__(self, step: Path | None):    # folder of a training in a run
-        self.step = step
-        self.build = step.parents[2] / "data" / "01_build_dataset" if step else None
+        self.step = step = step and step.absolute()    # "." has no folders above it
+        self.build = step.parents[2] / "data" / "01_build_dataset" if step and len(step.parents) > 2 else None
         readme = self.build / "README.md" if self.build else None
         self._dataset_card = readme.read_text(encoding="utf-8") if readme and readme.is_file() else ""
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ..captions.templates import class_prompts
 from ..core.problems import FAULTS, Problem, Problems, kind_of
 from ..data.pictures import PictureSource, View, list_pictures, read_picture
-from ..evaluation.features import image_features, model_key, text_features
+from ..evaluation.features import image_features, model_key, prompt_ensemble, text_features
 from ..explore.index import Index, Indexed, build_index, open_index
 from ..explore.similarity import similarity_map
 from ..models.factory import Encoder
@@ -125,7 +125,12 @@ class Model:
     ) -> np.ndarray:    # unit vectors, float32 (N, D); a row of NaN for a picture that went into `problems`
         """Features of pictures of any size: cropped, toned and letterboxed as the study does it. Raises
         FileNotFoundError or ValueError naming a picture that cannot be read, or where there are none."""
-        sources, names = list_pictures(images)
+        return self._encode(*list_pictures(images), view, batch_size, problems, progress)
+
+    def _encode(
+        self, sources: list, names: list[str], view: View | str, batch_size: int | None, problems: Problems | None,
+        progress: bool
+    ) -> np.ndarray:
         features = np.full((len(sources), self.dimension), np.nan, np.float32)
         chunks = self._chunks(sources, names, View.of(view), batch_size or self._batch_size(), problems)
         with tqdm(total=len(sources), desc="pictures", unit="img", mininterval=1, disable=not progress) as bar:
@@ -173,12 +178,14 @@ class Model:
         """Which class each picture shows, by sentences alone: a name is put into the ten sentences of the paper's
         templates. Probabilities compare the given classes with each other and sum to 1. Raises ValueError for fewer
         than two classes or one given twice, and as `encode_images` does."""
+        if isinstance(classes, str): raise ValueError(f"classes must be a list of names, got {classes!r} alone")
         prompts = dict(classes) if isinstance(classes, Mapping) else {c: class_prompts(c, modality) for c in classes}
         if len(prompts) < 2 or len(prompts) < len(classes):
             raise ValueError(f"classify needs at least two different classes, got {', '.join(classes) or 'none'}")
-        towards = np.stack([_mean_direction(self.encode_texts(sentences)) for sentences in prompts.values()])
-        names = list_pictures(images)[1]
-        features = self.encode_images(images, view, batch_size, problems, progress)
+        listed = {name: [said] if isinstance(said, str) else list(said) for name, said in prompts.items()}
+        towards = prompt_ensemble(self.encode_texts, listed)
+        sources, names = list_pictures(images)    # once: it may be a generator
+        features = self._encode(sources, names, view, batch_size, problems, progress)
         read = np.isfinite(features).all(1)
         scores = self.towers.scale * features[read] @ towards.T
         shares = np.exp(scores - scores.max(1, keepdims=True)) if len(scores) else scores
@@ -223,7 +230,3 @@ def _stack(pictures: list[np.ndarray]) -> np.ndarray:
     "Pictures as one array: gray, or with colour as soon as one of them has it."
     channels = max(picture.shape[2] for picture in pictures)
     return np.stack([np.broadcast_to(picture, (*picture.shape[:2], channels)) for picture in pictures])
-
-def _mean_direction(features: np.ndarray) -> np.ndarray:    # as `sarclip.evaluation.features.class_text_features`
-    mean = features.mean(0)
-    return mean / np.linalg.norm(mean)
