@@ -70,7 +70,8 @@ def _page_size(page: "tifffile.TiffPage") -> tuple[int, int]:
 
 def _check_size(file: "tifffile.TiffFile", page: "tifffile.TiffPage", series: "tifffile.TiffPageSeries") -> None:
     """Refuse what would take too much memory, all pixels, one tile or a deflated piece that swells beyond its tile;
-    and pieces that lie nowhere in the file. (A piece without place and length is one without data.)"""
+    and pieces that lie nowhere in the file. (A piece without place and length is one without data; a place or a length
+    alone is damage.)"""
     bits = max(page.bitspersample, 8)
     width, height = _page_size(page)
     check_image_size(width, height, bytes_a_pixel=series.size * bits / 8 / max(width * height, 1))
@@ -81,6 +82,8 @@ def _check_size(file: "tifffile.TiffFile", page: "tifffile.TiffPage", series: "t
             "truncated_file", f"should hold {pieces:,} pieces and lists {len(page.dataoffsets):,}; it is damaged"
         )
     for start, length in zip(page.dataoffsets, page.databytecounts):
+        if bool(start) != bool(length):    # tifffile would give it the next piece's pixels
+            raise Fault("truncated_file", f"lists {length:,} bytes of pixels from byte {start:,} on; it is damaged")
         if length and not 8 <= start <= file.filehandle.size - length:
             raise Fault(
                 "truncated_file", f"should hold {length:,} bytes of pixels from byte {start:,} on, and does not"
