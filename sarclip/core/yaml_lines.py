@@ -72,8 +72,8 @@ def read_yaml(
     name: str,     # what to call it in an error
     numbers_in: tuple[str, ...] = (),    # keys of mappings in which keys may be numbers
 ) -> YamlFile:
-    """Read a YAML file safely and strictly; ValueError names file, line and what is wrong, FileNotFoundError a file that
-    is missing."""
+    """Read a YAML file safely and strictly. Raises FileNotFoundError for a missing file, ValueError naming file, line
+    and what is wrong."""
     if path.is_dir(): raise ValueError(f"{name} is a folder, expected a YAML file; move it away")
     try:
         text = path.read_text(encoding="utf-8")

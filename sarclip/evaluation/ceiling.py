@@ -183,7 +183,7 @@ class Ceiling:
 
     @property
     def without_human(self) -> float:    # percentage points
-        "What knowing the classes is worth when the sentences written by people are not read."
+        "Mean recall of a model that knows the classes, less what it gains from sentences written by people."
         return self.mean_recall("classes") - self.human
 
     def metrics(self) -> Metrics:    # ceiling/<source>/<level>_mean_recall

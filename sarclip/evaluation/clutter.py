@@ -160,7 +160,7 @@ TAUGHT = {"whole chips": "chips", "the same part": "part"}    # what a probe is 
 
 @dataclass(frozen=True)
 class ClutterAudit:
-    "What probes make of chips of which only one part is left."
+    "Accuracies of probes on chips of which only one part is left."
     task: Task
     results: dict[tuple[str, str], dict[str, Recognition]]    # model and what its probe was taught on → kind → result
 
@@ -175,7 +175,7 @@ class ClutterAudit:
         return found
 
     def in_words(self) -> str:
-        "What the trained encoder makes of clutter alone, in one sentence."
+        "Accuracy of the trained encoder's probe on clutter alone, in one sentence."
         clutter = self.results["SARCLIP", "the same part"]["clutter"].accuracy
         return f"Clutter without any target is classified at {clutter:.0f}%."
 

@@ -66,7 +66,7 @@ def with_leaks(
     seed: int,                  # the study's, so that captions are those of notebook 01
     captions_per_image: int = 5,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:    # records and pairs in which these images train
-    "Give leaked images back to training."
+    "Records and pairs in which the leaked SAR images are training images again."
     chosen = records.image_id.isin(leaked) & records.dataset.map(lambda name: manifest.datasets[name].role == "sar")
     restored = records.assign(split=records.split.mask(chosen, "train"))
     _, more = build_pairs(frame_to_records(restored[chosen]), manifest, seed, captions_per_image)
@@ -76,7 +76,7 @@ def with_leaks(
 def leaked_images(
     overlaps: pd.DataFrame,    # overlaps.parquet of notebook 01
 ) -> set[str]:                 # ids of images that training lost, or would lose, to an evaluation
-    "The images of training that show what an evaluation or the validation part shows too."
+    "Training images that are near copies of images of an evaluation or of the validation part."
     return set(overlaps.image_id[overlaps.part.isin(["train", "left_out"])])
 
 # %% ../../nbs/api/evaluation/14_protocol.ipynb #353eb8e3
@@ -138,7 +138,7 @@ def retrain(
 def headline_table(
     trainings: Mapping[str, Training],    # of `retrain`
 ) -> pd.DataFrame:    # title → images, and each headline in percent
-    "What each training had and what it gave."
+    "Number of images and headline metrics of each training."
     rows = {title: {"images": t.images} | without_intervals(t.numbers) for title, t in trainings.items()}
     return pd.DataFrame.from_dict(rows, orient="index").round(1)
 
@@ -151,7 +151,7 @@ class LeaksWorth:
 
     @property
     def more(self) -> int:    # images
-        "How many more images trained when the leaks were kept."
+        "How many more training images there are with the leaks than without."
         return self.kept.pairs.image_id.nunique() - self.dropped.pairs.image_id.nunique()
 
     def metrics(self) -> Metrics:    # leaks_dropped/<headline>, leaks_kept/<headline>
@@ -200,7 +200,7 @@ def without_copies(
     copied: Collection[str],    # ids of test images with a copy among the probe's training images
     seed: int,                  # of the folds
 ) -> dict[str, Recognition]:    # "all", "copied" and "clean" test images; a part without images is not there
-    "The same probe judged on test images that it has, and has not, seen in another guise."
+    "One probe's results on all test images, on those with a near copy among its training images, and on the rest."
     (train, test), (train_y, test_y) = (image_features(encoder, images) for images in task.images), task.labels
     whole = linear_probe(train, train_y, test, test_y, task.classes, seed)
     has_copy = task.test.image_id.isin(copied).to_numpy()

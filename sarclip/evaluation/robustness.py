@@ -113,7 +113,7 @@ class DepressionAngles:
         return found
 
     def table(self) -> pd.DataFrame:
-        "The rows with units in their heads."
+        "One row an angle; column names state the units."
         names = {"degrees": "depression angle [degrees]", "accuracy": "accuracy [%]"}
         return self.rows.rename(columns=names).round(1)
 

@@ -43,7 +43,7 @@ class Task:
 
     @property
     def text_task(self) -> str:
-        "What naming its classes is in this run, see `text_task`."
+        "What classifying it by text is called in this run, zero-shot or not: see `text_task`."
         return text_task(self.named)
 
     @property

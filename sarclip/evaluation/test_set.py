@@ -66,7 +66,7 @@ def retrieval_set(
 # %% ../../nbs/api/evaluation/07_test_set.ipynb #3a13fbc2
 @dataclass(frozen=True)
 class Ranking:
-    "How one encoder orders the test set."
+    "Ranks of all captions for each image, and of all images for each caption, by one encoder."
     test: RetrievalSet
     images: Features          # of the images
     texts: Features           # of the captions
@@ -105,7 +105,7 @@ def rank(
 def untrained_recalls(
     metrics: Metrics,    # of an untrained encoder's `Ranking`
 ) -> Metrics:            # the recalls alone, `untrained/` in front of each key
-    "What is kept of the untrained encoder: chance and ceiling are those of the trained one."
+    "The untrained encoder's recalls; chance and ceiling are left out, for they equal the trained encoder's."
     kept = ("_r1", "_r5", "_r10", "mean_recall")
     return {f"untrained/{key}": value for key, value in metrics.items() if key.endswith(kept)}
 

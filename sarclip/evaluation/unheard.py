@@ -83,7 +83,7 @@ def ask_for(
     label: str,                             # the class asked for
     prompts: Mapping[str, Sequence[str]],   # class → sentences, for all classes of the task
 ) -> tuple[np.ndarray, np.ndarray, Recognition]:    # bool for each image of the class, bool for each other image, all
-    "Whether the sentences of one class win, on its own images and on the others'."
+    "Classify by text, and tell for which images the asked class scores highest: its own, and those of other classes."
     texts = class_text_features(encoder, prompts)
     result = text_classification(image_features(encoder, task.images[1]), task.labels[1], texts, task.classes)
     own = result.truth == task.classes.index(label)
@@ -94,7 +94,7 @@ def ask_for(
 def ways_to_ask(
     task: Task,    # of vehicles
 ) -> dict[str, dict[str, list[str]]]:    # "name", and "attributes" where those of every class are known → sentences
-    "By name, and by running gear, turret and length."
+    "Sentences for each class: by its name, and by running gear, turret and length where these are known."
     ways = {"name": prompts_by_name(task.readable)}
     if set(task.classes) <= set(vehicles()):
         ways["attributes"] = {label: attribute_prompts(label) for label in task.classes}
@@ -106,7 +106,7 @@ def unheard_class(
     task: Task,                        # with test images of the class
     label: str,                        # the class that some of them left out
 ) -> UnheardClass:
-    "Ask each training for the class in every way there is."
+    "Classify the task's test images with each training's encoder, by name and by attributes."
     answers = []
     for training in trainings:
         kind = text_task(named_in_training(training.pairs, [task.readable[label]]))

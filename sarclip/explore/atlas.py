@@ -41,7 +41,7 @@ def atlas_points(
     captions: pd.DataFrame,              # pairs.parquet and test_pairs.parquet, or part of them: image_id and caption
     manifest: Manifest,
 ) -> pd.DataFrame:    # one row an image: image_id, class, source, split, tests, caption, shows (list of class names)
-    "What is known of each test image before a model looks at it; an image that several sets share comes once."
+    "A table of all test images with their labels, splits and captions; an image that is in several sets has one row."
     table = records.set_index("image_id", drop=False)
     said = captions.drop_duplicates("image_id").set_index("image_id").caption
     tests: dict[str, list[str]] = {}
@@ -70,7 +70,7 @@ def predict_by_text(
     features: np.ndarray,        # the encoder's unit features of the points, (N, D)
     manifest: Manifest,
 ) -> pd.DataFrame:    # the points with prediction, score (cosine similarity) and answer: right, wrong or not asked
-    "Ask each image for its class among the classes of its source; sources with fewer than two classes are not asked."
+    "Classify each image by text among the classes of its source; one whose source has fewer than two is not asked."
     points = points.assign(prediction="", score=np.nan, answer="not asked")
     for dataset, rows in points.groupby("dataset").groups.items():
         classes = list(dict.fromkeys(manifest.datasets[dataset].classes.values()))
@@ -86,7 +86,7 @@ def predict_by_text(
 # %% ../../nbs/api/explore/04_atlas.ipynb #ef407ce6
 @dataclass(frozen=True)
 class Atlas:
-    "Images with their facts, maps, neighbours and similarities to phrases; rows agree everywhere."
+    "Images with their facts, maps, neighbours and similarities to phrases; row n is the same image in each of them."
     points: pd.DataFrame                            # N rows: class, source, split, …; every column is text or number
     images: np.ndarray                              # uint8 (N, S, S, C)
     maps: Mapping[tuple[str, str], np.ndarray]      # (projection, stage) → coordinates, (N, 2)
@@ -122,12 +122,12 @@ class Atlas:
         return list(dict.fromkeys(projection for projection, _ in self.maps))
 
     def table(self) -> pd.DataFrame:    # one row a map
-        "How far each map can be trusted."
+        "Purity and trustworthiness of each map."
         rows = {f"{projection}, {stage}": quality.row() for (projection, stage), quality in self.quality.items()}
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def metrics(self) -> Metrics:    # <projection>/all_tests/own_class (percent) and …/trustworthiness (0 to 1)
-        "The same figures for metrics.json; a stage other than the last stands in front of the task."
+        "Purity and trustworthiness of each map for metrics.json; keys begin with the stage, unless it is the last one."
         metrics = {}
         for (projection, stage), quality in self.quality.items():
             task = projection.lower().replace("-", "")
@@ -204,7 +204,7 @@ def class_sentences(
     classes: Sequence[str],    # of the points, repeated as they come
     most: int = 60,            # sentences at most
 ) -> list[str]:                # one sentence a class, the most frequent class first
-    "The first of the ten sentences of each class."
+    "For each class, the first of the ten sentences of its templates."
     counted = Counter(name for name in classes if name != "no class")
     return [class_prompts(name)[0] for name, _ in counted.most_common(most)]
 

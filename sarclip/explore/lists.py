@@ -58,7 +58,7 @@ class InvertedLists:
 
     @property
     def ids(self) -> np.ndarray:    # int64 (N,), sorted
-        "What the lists hold."
+        "Ids of all vectors in the lists."
         faiss, lists = _faiss(), self._index.invlists
         parts = [
             faiss.rev_swig_ptr(lists.get_ids(i), lists.list_size(i)).copy()
@@ -76,7 +76,7 @@ class InvertedLists:
     def fits(self,
         count: int,    # vectors that they shall hold
     ) -> bool:         # False: make them anew
-        "Whether there are about as many lists as so many vectors want."
+        "Whether the square of the number of lists is within a factor of GROWTH of the number of vectors."
         return 1 / GROWTH <= count / self._index.nlist**2 <= GROWTH
 
     def search(self,

@@ -93,8 +93,8 @@ def neighbour_share(
     labels: Sequence[str],     # N class names
     k: int = 5,                # neighbours of each row, itself left out
 ) -> float:                    # percent
-    """Percentage of the `k` nearest neighbours with the same class; raises ValueError for NaN or fewer than k + 1
-    rows."""
+    """Average over all rows of how many of a row's `k` nearest neighbours have its class, in percent. Raises ValueError
+    for NaN, or for fewer than k + 1 rows."""
     features = _checked(features, k + 1)
     labels = np.asarray(labels)
     same = []
@@ -111,7 +111,7 @@ BLOCK = 4000    # rows whose similarities are held at a time
 # %% ../../nbs/api/explore/00_maps.ipynb #0319e854
 @dataclass(frozen=True)
 class MapQuality:
-    "What a map keeps of the neighbourhoods among the features."
+    "How well a map keeps the neighbours that points have among the features."
     purity: float             # percentage of the k nearest points on the map with the same class
     feature_purity: float     # the same among the features
     chance: float             # the same for points drawn at random
@@ -119,7 +119,7 @@ class MapQuality:
     k: int                    # neighbours that were looked at
 
     def title(self) -> str:    # two short lines
-        "The figures over a map in print."
+        "`sentence` on two lines, as the title of a map."
         return self.sentence().replace("), ", ")\n")
 
     def sentence(self) -> str:    # one line
@@ -130,7 +130,7 @@ class MapQuality:
         )
 
     def row(self) -> dict[str, float]:    # column → value
-        "The figures by readable name."
+        "Purity, chance and trustworthiness under readable names, for a table."
         return {
             "own class on the map, %": self.purity,
             "own class among features, %": self.feature_purity,

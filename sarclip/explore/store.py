@@ -96,7 +96,7 @@ class TileStore:
         return store
 
     def close(self) -> None:
-        "Give the file back."
+        "Close the connection to the file."
         self._db.close()
 
     def __len__(self) -> int: return self._db.execute("SELECT count(*) FROM tiles").fetchone()[0]
@@ -164,7 +164,7 @@ class TileStore:
     def windows_of(self,
         file: int,    # from `put_file`
     ) -> set[tuple[int, int]]:    # left and upper edge, pixels
-        "Where the tiles lie that a file has so far."
+        "Positions of a file's tiles that are stored so far."
         return set(self._db.execute("SELECT x, y FROM tiles WHERE file = ?", (file,)))
 
     def tiles(self,

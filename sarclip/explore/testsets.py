@@ -35,8 +35,8 @@ def test_sets(
     limit: int,                 # images of each set at most
     seed: int,                  # of the draw where there are more
 ) -> dict[str, pd.DataFrame]:   # set → image_id and label, one row an image
-    """The test images of retrieval and of each recognition task; sets of fewer than five images or one label show
-    nothing and are left out."""
+    """The test images of retrieval and of each recognition task. Sets with fewer than five images, or with one label
+    only, are left out: a map of them shows nothing."""
     sets = {RETRIEVAL: pairs[["image_id", "dataset"]].rename(columns={"dataset": "label"})}
     for name, task in manifest.evaluations.items():
         part = evaluation_parts(frame_to_records(records[records.dataset.isin(task.datasets)]), task)[1]
@@ -55,7 +55,7 @@ class SeenSets:
 
     @property
     def stages(self) -> list[str]:    # in the order of the training
-        "Names of the encoders that looked."
+        "Stages of the training whose features are here."
         return list(dict.fromkeys(stage for _, stage in self.features))
 
 def see_sets(
@@ -82,8 +82,8 @@ def see_sets(
 def neighbour_metrics(
     seen: SeenSets,
 ) -> Metrics:    # neighbours/<set>/own_class and …/chance, percent; untrained/… for the untrained encoder
-    """Percentage of the five nearest neighbours with the same label, trained (the last stage) and untrained, beside
-    chance."""
+    """Of each image's five nearest neighbours, the percentage that has the image's label: by the last stage's features,
+    by the untrained encoder's, and by chance."""
     metrics = {}
     for name, frame in seen.sets.items():
         for stage, prefix in ((seen.stages[-1], ""), ("untrained", "untrained/")):
@@ -97,7 +97,7 @@ def neighbour_sentence(
     seen: SeenSets,
     metrics: Metrics,    # of `neighbour_metrics`
 ) -> str:                # one clause a set
-    "What the figures say, in words."
+    "The percentages of `neighbour_metrics` of all sets, in one sentence."
     said = []
     for key in map(neighbour_key, seen.sets):
         said.append(
@@ -115,7 +115,7 @@ def neighbour_key(
 def chance_of_one_label(
     labels: list[str],
 ) -> float:    # percent
-    "How often two images drawn at random, with replacement, have one label."
+    "Probability that two images, drawn at random with replacement, have the same label."
     share = pd.Series(labels).value_counts(normalize=True)
     return 100 * float((share**2).sum())
 

@@ -205,7 +205,7 @@ def say_clutter(n: Numbers) -> str:
     )
 
 def say_leaks(n: Numbers) -> str:
-    "What leaked training images were worth."
+    "How much accuracy and recall differ between training with and without leaked images."
     probe, facts = "linear_probe/mstar_soc/accuracy", "retrieval_facts/sarclip_1m/mean_recall"
     return (
         f"Two short trainings, with and without the training images that show what a test keeps: "
