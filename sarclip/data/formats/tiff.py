@@ -76,6 +76,8 @@ def _check_size(file: "tifffile.TiffFile", page: "tifffile.TiffPage", series: "t
     width, height = _page_size(page)
     check_image_size(width, height, bytes_a_pixel=series.size * bits / 8 / max(width * height, 1))
     if page.is_tiled: check_image_size(page.tilewidth, page.tilelength, bytes_a_pixel=page.samplesperpixel * bits / 8)
+    if not isinstance(page.compression, int):    # GDAL would take a guess, and gives what it cannot decode at random
+        raise Fault("truncated_file", f"states the compression {page.compression!r}, expected a number; it is damaged")
     pieces = math.prod(page.chunked)
     if not pieces == len(page.dataoffsets) == len(page.databytecounts):
         raise Fault(
