@@ -318,7 +318,7 @@ def zip_is_whole(path: Path) -> None:
 
 def examine_description(root: Path) -> str:
     encoder = load_checkpoint(root)
-    assert encoder.image_size > 0 and len(encoder.mean) == len(encoder.std) == 3 and all(np.isfinite(encoder.mean)) and min(encoder.std) > 0, (encoder.mean, encoder.std)
+    assert encoder.image_size > 0 and len(encoder.mean) == len(encoder.std) == 3 and all(0 <= m <= 1 for m in encoder.mean) and all(0 < d <= 1 for d in encoder.std), (encoder.mean, encoder.std)
     return "read"
 
 
