@@ -71,7 +71,9 @@ def prepare(
             _unpack_release(release, data_dir, staging, ready)
         else: ready.symlink_to((data_dir / dataset.name).resolve(), target_is_directory=True)
         if target.is_symlink(): target.unlink()
-        elif target.exists(): os.replace(target, staging / "old")
+        elif target.exists():
+            refuse_foreign(target, dest / LISTS, dataset.name)    # again: somebody may have put files there meanwhile
+            os.replace(target, staging / "old")
         # the list first: whenever the run is killed, what stands there is known for its own
         if not ready.is_symlink(): note_written(ready, dest / LISTS, dataset.name)
         os.replace(ready, target)

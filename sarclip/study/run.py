@@ -205,7 +205,8 @@ def _written(folder: Path) -> list[str]:
     "What the run wrote whose results lie in a step's folder."
     path = folder / "provenance.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["files"]
+        names = json.loads(path.read_text(encoding="utf-8"))["files"]
+        return [name for name in names if name not in ("", ".", "..") and Path(name).name == name]    # of this folder only
     except (OSError, ValueError, KeyError, TypeError):
         return ["metrics.json", "provenance.json", "params.yaml", "figures"]
 
