@@ -206,7 +206,8 @@ def _written(folder: Path) -> list[str]:
     path = folder / "provenance.json"
     try:
         names = json.loads(path.read_text(encoding="utf-8"))["files"]
-        return [name for name in names if name not in ("", ".", "..") and Path(name).name == name]    # of this folder only
+        # of this folder only, whatever the file says
+        return [name for name in names if name not in ("", ".", "..") and Path(name).name == name]
     except (OSError, ValueError, KeyError, TypeError):
         return ["metrics.json", "provenance.json", "params.yaml", "figures"]
 
