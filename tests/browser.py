@@ -36,6 +36,7 @@ class Browser:
         command = self.driver.execute_cdp_cmd
         command("Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False})
         command("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]})
+        self.driver.get("about:blank")    # or what the page before still asks for would count for this one
         self.clear()
         self.driver.get(page.resolve().as_uri() if isinstance(page, Path) else page)
 

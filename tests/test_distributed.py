@@ -192,9 +192,9 @@ def test_run_from_shards_is_found_by_one_process_when_it_is_finished_and_only_th
         train(encoder("vit"), shards, config(max_steps=3), folder, progress=False)
 
 
-def test_slurm_profile_plans_the_study(project):
+def test_slurm_profile_plans_the_study(fresh):
     profile = str(Path(__file__).resolve().parent.parent / "slurm")
-    status, output = project.call("snakemake", "--dry-run", "--nolock", "--cores", "16", "--workflow-profile", profile, "--config", "profile=tiny", "backbones=ViT-B-32", "inits=stage1")
+    status, output = fresh.call("snakemake", "--dry-run", "--nolock", "--cores", "16", "--workflow-profile", profile, "--config", "profile=tiny", "backbones=ViT-B-32", "inits=stage1")
     assert status == 0, output[-3000:]
     plan = {block.split(":")[0]: block for block in output.split("\nrule ")[1:]}
     assert "slurm_partition=gpu" in plan["train_stage2"] and "gpu=4" in plan["train_stage2"] and "threads: 16" in plan["train_stage2"], plan["train_stage2"]

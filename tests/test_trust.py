@@ -90,13 +90,13 @@ def test_a_rerun_that_fails_takes_nothing_away(fresh):
 
 def test_a_class_may_be_called_anything():
     import numpy as np
-    import pandas as pd
 
+    from sarclip.core.records import Record, records_to_frame
     from sarclip.evaluation.recognition import Recognition, confusion_figure
     from sarclip.study.pictures import class_figure
 
     classes = ["$x^$", "b$_{"]
     found = Recognition(tuple(classes), np.arange(2), np.eye(2))
     confusion_figure(found).canvas.draw()
-    records = pd.DataFrame({"dataset": ["own"] * 2, "labels": ['["a"]', '["b"]'], "boxes": ["[]"] * 2})
+    records = records_to_frame(Record("own", f"own/{n}", f"{n}.png", labels=(label,)) for n, label in enumerate("ab"))
     class_figure(records, {"own": dict(zip("ab", classes))}).canvas.draw()
