@@ -35,7 +35,7 @@ def staging_folder(
             os.rename(folder / f"{LOCK}.new", folder / LOCK)
             yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
 def sweep(
     parent: Path,    # a folder in which `staging_folder` may have worked
@@ -44,7 +44,7 @@ def sweep(
     removed = []
     for folder in sorted(Path(parent).glob(".*.part")):
         if folder.is_dir() and not folder.is_symlink() and _left_behind(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
             removed.append(folder)
     return removed
 
@@ -55,5 +55,14 @@ def _left_behind(folder: Path) -> bool:
     except FileNotFoundError:    # killed between two system calls: nothing but the lock's first name is in it
         return _names(folder) <= {f"{LOCK}.new"} and time.time() - folder.stat().st_mtime > PATIENCE
     except OSError: return False    # held, or a disk without locks
+
+def _remove(folder: Path) -> None:
+    "All of it, the lock last: killed half way, what is left is still known as left behind."
+    with contextlib.suppress(OSError):    # another process sweeps it too
+        for path in [path for path in folder.iterdir() if path.name != LOCK]:
+            if path.is_dir() and not path.is_symlink(): shutil.rmtree(path, ignore_errors=True)
+            else: path.unlink(missing_ok=True)
+        (folder / LOCK).unlink(missing_ok=True)
+        folder.rmdir()
 
 def _names(folder: Path) -> set[str]: return {path.name for path in folder.iterdir()}
