@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PROFILE ?= mini
 BACKBONES ?=
 INITS ?=
+METHODS ?=
+SEEDS ?=
 DATA ?=
 PYTHON ?= python3
 TESTERS ?= 2    # processes that test at a time
@@ -15,7 +17,7 @@ ifneq ($(DATA),)
 export SARCLIP_DATA := $(if $(filter /%,$(firstword $(DATA))),,$(CURDIR)/)$(DATA)
 endif
 # What a user may set reaches commands through the environment, where a shell reads it as one word and runs none of it.
-export PROFILE BACKBONES INITS
+export PROFILE BACKBONES INITS METHODS SEEDS
 
 NUMBERED := $(sort $(wildcard nbs/*.ipynb))
 EXAMPLES := $(sort $(wildcard nbs/examples/*.ipynb))    # after the numbered ones, whose model they use
@@ -33,7 +35,8 @@ ORACLES := clip-benchmark==1.6.2 torchcvnn==0.10.0
 
 study: .venv/ready
 	snakemake --cores all --nolock --rerun-incomplete --keep-going --quiet host reason rules \
-	  --config profile="$$PROFILE" backbones="$$BACKBONES" inits="$$INITS"
+	  --config profile="$$PROFILE" backbones="$$BACKBONES" inits="$$INITS" \
+	  methods="$$METHODS" seeds="$$SEEDS"
 	@sarclip-report "$$PROFILE"
 
 # The numbered notebooks run one after the other, in name order: they make each other's inputs. The others stand alone.

@@ -16,7 +16,7 @@ from ..data.manifest import load_manifest
 from .figures import PAPER_FIGURES, link_to
 from .paper import ROMAN, VALUES
 from .results import Step
-from .tables import as_text, compare, count_rows, not_run, our_rows, part_rows
+from .tables import as_text, compare, count_rows, not_run, our_rows, our_values, part_rows, row_trainings
 from .words import notebook_in_words, part_in_words
 
 # %% ../../nbs/api/study/14_comparison.ipynb #c61cc149
@@ -59,13 +59,19 @@ def _row_words(number: int, key: tuple) -> tuple[str, str]:
 def _column_words(column: str) -> str:
     return part_in_words(column).replace("image to text", "I→T").replace("text to image", "T→I")
 
-def _comparison(number: int, table: pd.DataFrame, parts: dict, sources: list[dict[str, str]]) -> dict[str, Any]:
-    "One of the paper's tables for the template; `table` is from `compare`, `parts` from `part_rows`."
+def _comparison(
+    number: int, table: pd.DataFrame, parts: dict, values: dict, sources: list[dict[str, str]]
+) -> dict[str, Any]:
+    "One of the paper's tables for the template; from `compare`, `part_rows` and `our_values`."
     rows = []
-    for (*place, whose), cells in as_text(table, 0 if number == 1 else 2, parts).iterrows():
+    for (*place, whose), cells in as_text(table, 0 if number == 1 else 2, parts, values).iterrows():
         name, detail = _row_words(number, tuple(place))
         below = whose == "ours" and rows and rows[-1]["place"] == place
-        if whose == "ours": name, detail = ("↳ this run", "") if below else (f"{name}, this run", detail)
+        if whose == "ours":
+            trained = row_trainings(values.get(tuple(place), {}))
+            name, detail = ("↳ this run", trained) if below else (
+                f"{name}, this run", ", ".join(filter(None, (detail, trained)))
+            )
         rows.append({"place": place, "name": name, "detail": detail, "ours": whose == "ours", "cells": list(cells)})
     title, words = CAPTIONS[number]
     paper = sum(not row["ours"] for row in rows)
@@ -85,13 +91,13 @@ def comparisons(
     steps: list[Step],    # from `collect`
     profile_dir: Path,    # links are relative to it
 ) -> tuple[list[dict[str, Any]], dict[int, pd.DataFrame]]:    # for the template `comparison`; from `compare`, by number
-    "The five tables for the page, and as numbers."
+    "The five tables for the page, and as numbers; ours of several trainings with their standard deviation."
     build = profile_dir / "data" / "01_build_dataset"
     built = any(s.notebook == "01_build_dataset" and s.metrics is not None for s in steps)
     numbers = {1: compare(1, count_rows(build) if built else {})}
     names = ("records", "pairs", "test_pairs") if built else ()
     links = [{"href": link_to(build / f"{n}.parquet", profile_dir), "text": f"{n}.parquet"} for n in names]
-    shown = [_comparison(1, numbers[1], {}, links)]
+    shown = [_comparison(1, numbers[1], {}, {}, links)]
     for number in (3, 4, 5, 6):
         numbers[number] = compare(number, our_rows(number, steps))
         links = [
@@ -101,7 +107,8 @@ def comparisons(
             }
             for s in steps if our_rows(number, [s])
         ]
-        shown.append(_comparison(number, numbers[number], part_rows(number, steps), links))
+        parts, values = part_rows(number, steps), our_values(number, steps)
+        shown.append(_comparison(number, numbers[number], parts, values, links))
     return shown, numbers
 
 # %% ../../nbs/api/study/14_comparison.ipynb #47e8f41b

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from .results import Step
-from .words import notebook_in_words, part_in_words
+from .words import model_in_words, notebook_in_words, part_in_words
 
 # %% ../../nbs/api/study/13_figures.ipynb #ebf013fe
 PAPER_FIGURES = {
@@ -75,8 +75,8 @@ def figure_words(
 def figures(
     steps: list[Step],      # from `sarclip.study.results.collect`
     profile_dir: Path,      # links are relative to it
-) -> list[dict[str, Any]]:  # name, number, title, alt, uri (the PNG itself), model, notebook, step, href
-    "Every figure of a run, ready to stand in the page."
+) -> list[dict[str, Any]]:  # name, number, title, alt, uri (the PNG itself), model, seed, notebook, step, href
+    "Every figure of these steps, ready to stand in the page."
     found = []
     for step in steps:
         for path in sorted((step.folder / "figures").glob("*.png")):
@@ -88,7 +88,8 @@ def figures(
                     "title": title,
                     "alt": f"{alt} {step.model}".strip(),
                     "uri": png_uri(path.read_bytes()),
-                    "model": step.model,
+                    "model": model_in_words(step.backbone, step.init),
+                    "seed": step.seed,
                     "notebook": step.notebook,
                     "step": notebook_in_words(step.notebook),
                     "href": link_to(step.folder / f"{step.notebook}.ipynb", profile_dir),
@@ -126,6 +127,7 @@ def recognition_picture(
         "alt": f"{alt} {model}",
         "uri": png_uri(buffer.getvalue()),
         "model": model,
+        "seed": 0,
         "notebook": "08_report",
         "step": notebook_in_words("08_report"),
         "href": "",

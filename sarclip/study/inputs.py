@@ -96,10 +96,8 @@ def test_set(
     size: int,     # side of the square the model sees, pixels
 ) -> RetrievalSet:
     "The test pairs with their images."
-    settings = run.settings
-    return retrieval_set(
-        table(run, "test_pairs"), table(run, "records"), image_reader(run, size), settings.limit, settings.seed
-    )
+    pairs, load = table(run, "test_pairs"), image_reader(run, size)
+    return retrieval_set(pairs, table(run, "records"), load, run.settings.limit, run.data_seed)
 
 
 def recognition_tasks(
@@ -110,7 +108,5 @@ def recognition_tasks(
 ) -> dict[str, Task]:                 # by name, in the manifest's order; those whose images are not here are left out
     "The recognition tasks that this run has images for."
     chosen = [task for name, task in manifest.evaluations.items() if not names or name in names]
-    settings, load = run.settings, image_reader(run, size)
-    return load_tasks(
-        chosen, manifest, table(run, "records"), table(run, "pairs"), load, settings.limit, settings.seed
-    )
+    load, limit = image_reader(run, size), run.settings.limit
+    return load_tasks(chosen, manifest, table(run, "records"), table(run, "pairs"), load, limit, run.data_seed)

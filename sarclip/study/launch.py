@@ -83,7 +83,7 @@ def stage_data(
 
     if stage == 1 and part["train"].empty: return StageData(None, None, {})
     watchable = part["val"].image_id.isin(pairs.image_id) & ~part["val"].image_id.isin(test.image_id)
-    held_out = at_most(part["val"][watchable], 500, run.settings.seed)
+    held_out = at_most(part["val"][watchable], 500, run.data_seed)
     return StageData(
         Shards(shards, size) if shards else load(part["train"]),
         load(held_out) if len(held_out) > 1 else None,

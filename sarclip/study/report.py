@@ -25,7 +25,7 @@ from ..data.manifest import load_manifest
 from .audit import audit_paper
 from .comparison import absences, comparisons
 from .figures import PAPER_FIGURES, figures, link_to, recognition_picture
-from .results import Step, collect, headline
+from .results import Step, collect, first_trainings, headline, plus_minus, trainings_in_words
 from .run import UNFINISHED
 from .story import STORY, Numbers, headline_table, main_model, tell
 from .template import page_environment, template_file
@@ -111,9 +111,9 @@ def _headline_rows(table: pd.DataFrame, sources: Sources) -> list[dict[str, str]
         {
             "words": r.what,
             "key": r.metric,
-            "value": _number(r.value),
+            "value": plus_minus(r.value, r.std),
             "interval": _interval(r.ci95),
-            "trainings": "over test images" if r.trainings == 1 else f"over {r.trainings} trainings",
+            "trainings": "one training, over test images" if r.trainings == 1 else f"over {r.trainings} trainings",
             "chance": _number(r.chance),
             "untrained": _number(r.untrained),
             "raw": _number(r.raw),
@@ -128,19 +128,28 @@ def _headlines(table: pd.DataFrame, sources: Sources) -> list[dict[str, Any]]:
     first = main_model(table)
     rest = table[(table.backbone != "") & ~table.index.isin(first.index)]
     parts = [first, *(part for _, part in rest.groupby(["backbone", "init"], sort=False))]
-    found = [{"model": _table_model(part), "rows": _headline_rows(part, sources)} for part in parts if len(part)]
-    return [h for h in found if h["rows"]]
+    return [
+        {"model": _table_model(part), "rows": _headline_rows(part, sources), "seeds": _seeds_sentence(told)}
+        for part in parts if len(told := headline_table(part))
+    ]
 
 def _seeds_sentence(table: pd.DataFrame) -> str:
-    "What the intervals of a model's headline speak of."
-    trainings = set(table.trainings)
+    "What the intervals of a model's headline speak of; the table is from `headline_table`."
+    trainings, seeds = set(table.trainings), sorted({seed for each in table.each for seed in each})
     if trainings == {1}:
         return (
-            "One training. The intervals speak of the test images alone: another training, with another seed, may "
-            "differ by more."
+            f"One training, seed {seeds[0]}. The intervals speak of the test images alone: another training, with "
+            f"another seed, may differ by more."
         )
-    most = f"Means over up to {max(trainings)} trainings, each with a seed of its own, with Student's interval"
-    return f"{most}; what was trained once says so." if 1 in trainings else f"{most}."
+    said = (
+        f"Means over {trainings_in_words(trainings)}, seeds {', '.join(map(str, seeds))}, ± the trainings' standard "
+        f"deviation. The interval is Student's, of the mean"
+    )
+    return f"{said}; what was trained once says so." if 1 in trainings else f"{said}."
+
+def _each(each: dict[int, float], digits: int) -> str:
+    "What each training gave, where there are several."
+    return ", ".join(f"seed {seed}: {_number(v, digits)}" for seed, v in each.items()) if len(each) > 1 else "–"
 
 def _everything(table: pd.DataFrame, sources: Sources) -> Iterator[dict[str, str]]:
     for r in table.itertuples():
@@ -156,6 +165,8 @@ def _everything(table: pd.DataFrame, sources: Sources) -> Iterator[dict[str, str
             "chance": _number(r.chance),
             "ceiling": _number(r.ceiling),
             "untrained": _number(r.untrained),
+            "std": _number(r.std),
+            "each": _each(r.each, 0 if r.counted else 2),
         } | sources.of(r.folder, r.metric)
 
 # %% ../../nbs/api/study/15_report.ipynb #62d29647
@@ -273,14 +284,14 @@ def _context(profile_dir: Path) -> dict[str, Any]:
     steps = collect(profile_dir)
     table = headline(steps)
     sources = Sources(steps, profile_dir)
-    pictures = figures(steps, profile_dir)
+    pictures = figures(first_trainings(steps), profile_dir)
     tables, numbers = comparisons(steps, profile_dir)
     headlines = _headlines(table, sources)
     first = main_model(table)
     story = _story(first, _table_model(first), pictures)
     shown = [scene["picture"] for scene in story]
-    explorers = sorted(profile_dir.glob("*/*/07_explore/*.html"))
-    explorers = [p for p in explorers if not p.with_suffix(".ipynb").is_file()]    # a notebook's page is no explorer
+    explorers = [(p, s.model) for s in steps if s.notebook == "07_explore" for p in sorted(s.folder.glob("*.html"))
+                 if not p.with_suffix(".ipynb").is_file()]    # a notebook's page is no explorer
     return {
         "css": template_file("report.css"),
         "js": template_file("report.js"),
@@ -289,12 +300,9 @@ def _context(profile_dir: Path) -> dict[str, Any]:
         "data_sentence": data_sentence(profile_dir),
         "sections": SECTIONS,
         "headlines": headlines,
-        "seeds_sentence": _seeds_sentence(headline_table(first)) if headlines else "",
+        "repeated": any(step.seed for step in steps),
         "story": story,
-        "explorers": [
-            (p.relative_to(profile_dir).as_posix(), f"{p.stem}, {_model(*p.relative_to(profile_dir).parts[:2])}")
-            for p in explorers
-        ],
+        "explorers": [(p.relative_to(profile_dir).as_posix(), f"{p.stem}, {model}") for p, model in explorers],
         "gallery": gallery_context(gallery(profile_dir)),
         "tables": tables,
         "paper_figures": [f for n in PAPER_FIGURES for f in pictures if f["number"] == n],
@@ -323,18 +331,20 @@ def print_summary(
     profile_dir = Path(profile_dir)
     steps = collect(profile_dir)
     rows = main_rows(headline(steps))
-    print(f"{'%':<71}{'measured':>10}{'chance':>9}{'ceiling':>9}{'untrained':>11}")
+    title = ", ".join(filter(None, ("%", trainings_in_words(rows.trainings))))
+    print(f"{title:<66}{'measured':>15}{'chance':>9}{'ceiling':>9}{'untrained':>11}")
     for row in rows.head(15).itertuples():
         name = f"{row.backbone} {row.init}  {row.metric}"
-        values = map(_number, (row.value, row.chance, row.ceiling, row.untrained))
-        print(f"{name[:70]:<71}{next(values):>10}{next(values):>9}{next(values):>9}{next(values):>11}")
+        chance, ceiling, untrained = map(_number, (row.chance, row.ceiling, row.untrained))
+        print(f"{name[:65]:<66}{plus_minus(row.value, row.std):>15}{chance:>9}{ceiling:>9}{untrained:>11}")
     if len(rows) > 15: print(f"… and {len(rows) - 15} more in the report")
     for said, chosen in (
         ("did not finish", [s for s in steps if s.metrics is None and s.notebook != "08_report"]),
         ("a later run did not finish, earlier results stand", [s for s in steps if s.rerun]),
     ):
         if chosen:
-            names = ", ".join(f"{s.notebook} {s.backbone} {s.init}".strip() for s in chosen)
+            names = ", ".join(f"{s.notebook} {s.backbone} {s.init}{f' seed {s.seed}' if s.seed else ''}".strip()
+                              for s in chosen)
             print(textwrap.shorten(f"{said}: {names}", 100, placeholder=" …"))
     if not len(rows): print("not run: no finished step holds an accuracy or a recall yet")
     report = profile_dir / "report.html"

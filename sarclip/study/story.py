@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from .results import plus_minus, trainings_in_words
 from .words import part_in_words
 
 # %% ../../nbs/api/study/11_story.ipynb #06d97b8a
@@ -52,13 +53,15 @@ def headline_rows() -> list[Headline]:
     ]
 
 HEADLINE_COLUMNS = [
-    "what", "metric", "value", "ci95", "trainings", "chance", "untrained", "raw", "ceiling", "notebook", "folder"
+    "what", "metric", "value", "std", "ci95", "trainings", "each", "chance", "untrained", "raw", "ceiling", "notebook",
+    "folder"
 ]
 
 def headline_table(
     table: pd.DataFrame,    # from `sarclip.study.results.headline`, of one model
     most: int = 10,         # rows
-) -> pd.DataFrame:          # what, metric, value, ci95, trainings, chance, untrained, raw, ceiling; notebook, folder
+) -> pd.DataFrame:          # what, metric, value, std, ci95, trainings, each, chance, untrained, raw, ceiling,
+                            # notebook, folder
     "The first rows of `headline_rows` that were measured, each beside its yardsticks."
     known = table.set_index("metric")
     def value(metric: str, column: str) -> float:
@@ -72,8 +75,10 @@ def headline_table(
                 "what": row.words,
                 "metric": row.metric,
                 "value": found.value,
+                "std": found["std"],
                 "ci95": found.ci95,
                 "trainings": found.trainings,
+                "each": found.each,
                 "chance": found.chance,
                 "untrained": value(row.untrained or row.metric, "untrained"),
                 "raw": value(row.raw, "value"),
@@ -88,13 +93,13 @@ def headline_table(
 def headline_text(
     table: pd.DataFrame,    # from `headline_table`
 ) -> pd.DataFrame:          # one row a number, to be read; a dash where there is none
-    "The headline table with one decimal, for a notebook."
+    "The headline table with one decimal, for a notebook; ± is the standard deviation over trainings."
     def percent(value: float) -> str:
         return "–" if math.isnan(value) else f"{value:.1f}"
     shown = pd.DataFrame(index=pd.Index(table.what, name="percent"))
-    shown["measured"] = [percent(v) for v in table.value]
+    shown["measured"] = [plus_minus(r.value, r.std, 1) for r in table.itertuples()]
     shown["95% interval"] = [f"{c[0]:.1f} to {c[1]:.1f}" if isinstance(c, list) else "–" for c in table.ci95]
-    shown["trainings"] = table.trainings.to_list()
+    shown["from"] = [trainings_in_words([n]) for n in table.trainings]
     for column, words in (
         ("chance", "chance"),
         ("untrained", "untrained"),
@@ -146,6 +151,12 @@ class Numbers:
         "A value in words; raises NotMeasured where there is none."
         return f"{self.get(metric, column):.1f}%"
 
+    def trainings(self,
+        metric: str,    # key in metrics.json
+    ) -> str:           # "one training", "3 trainings"
+        "How many trainings a value comes from."
+        return trainings_in_words([self.rows[metric].trainings])
+
     def under(self,
         prefix: str,           # "linear_probe/mstar_soc/per_class/"
     ) -> dict[str, float]:     # rest of the key → value
@@ -169,10 +180,12 @@ def say_recognition(n: Numbers) -> str:
     head, probe = "linear_head/mstar_soc/accuracy", "linear_probe/mstar_soc/accuracy"
     text, raw = "text_classification/mstar_soc/accuracy", "raw_pixels/mstar_soc/accuracy"
     gain = n.get(head) - max(n.get(raw), n.get(probe, "untrained"))
+    other = "a_convnets/mstar_soc/accuracy"
+    beside = f" A-ConvNets, taught the classes of the same chips, gets {n.percent(other)}." if other in n else ""
     return (
         f"On MSTAR-SOC a linear head gets {n.percent(head)}, the class names alone {n.percent(text)}. The same encoder "
         f"untrained gets {n.percent(probe, 'untrained')} and raw pixels {n.percent(raw)}: training is worth "
-        f"{gain:.1f} points over the better of the two."
+        f"{gain:.1f} points over the better of the two.{beside}"
     )
 
 def say_few_shot(n: Numbers) -> str:
@@ -210,8 +223,8 @@ def say_leaks(n: Numbers) -> str:
     return (
         f"Two short trainings, with and without the training images that show what a test keeps: "
         f"{n.percent('leaks_kept/' + probe)} and {n.percent('leaks_dropped/' + probe)} on MSTAR-SOC, "
-        f"{n.percent('leaks_kept/' + facts)} and {n.percent('leaks_dropped/' + facts)} mean recall over facts. One "
-        f"training each: a difference within the intervals of the figure says nothing."
+        f"{n.percent('leaks_kept/' + facts)} and {n.percent('leaks_dropped/' + facts)} mean recall over facts, from "
+        f"{n.trainings('leaks_kept/' + probe)} each: a difference within the intervals of the figure says nothing."
     )
 
 @dataclass(frozen=True)

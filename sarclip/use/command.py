@@ -33,6 +33,8 @@ def command_parser() -> argparse.ArgumentParser:
     commands.add_parser("run", help="execute a notebook: sarclip run 03_train_stage2 --epochs 10", add_help=False)
     report = _command(commands, "report", _report, "print a run's headline numbers")
     report.add_argument("profile", nargs="?", default="mini", help="the run's profile [mini]")
+    keep = _command(commands, "keep", _keep, "copy a finished run's numbers into results/, to be committed")
+    keep.add_argument("profile", help="the run's profile")
     verify = _command(commands, "verify", _verify, "check archives against the manifest's checksums")
     verify.add_argument("datasets", nargs="*", help="datasets of data_manifest.yaml; none: all that have files")
     verify.add_argument("--data-dir", help="folder of the archives [$SARCLIP_DATA]")
@@ -217,8 +219,17 @@ def _report(asked: argparse.Namespace) -> int:
     folder = project_root() / (os.environ.get("SARCLIP_RUNS") or "runs") / asked.profile
     if not asked.json: print_summary(folder)
     else:
-        columns = ["backbone", "init", "metric", "value", "chance", "ceiling", "untrained"]
+        columns = ["backbone", "init", "metric", "value", "std", "trainings", "chance", "ceiling", "untrained"]
         rows = main_rows(headline(collect(folder)))[columns]
         found = {"folder": str(folder), "rows": json.loads(rows.to_json(orient="records"))}
         _say(asked, found, "")
+    return DONE
+
+def _keep(asked: argparse.Namespace) -> int:
+    from sarclip.core.files import project_root
+    from sarclip.study.keep import keep
+
+    root = project_root()
+    kept = keep(root / (os.environ.get("SARCLIP_RUNS") or "runs") / asked.profile, root / "results")
+    _say(asked, {"folders": [str(p.relative_to(root)) for p in kept]}, f"{len(kept)} steps kept; see results/README.md")
     return DONE

@@ -17,6 +17,7 @@ from ..evaluation.interchange import encoder_from_file
 from ..models.factory import Encoder
 from ..models.releases import RELEASES
 from ..models.weights import saved_description
+from ..study.run import model_and_seed
 from .model import Model, Precision, TorchTowers
 from .onnx import ABOUT, OnnxTowers
 
@@ -50,10 +51,12 @@ def find_weights(
     for step in ("03_train_stage2", "02_train_stage1"):
         places = (f"{above}{step}/model.safetensors" for above in ("", "*/", "*/*/"))
         found = [weights for place in places for weights in sorted(path.glob(place))]
-        if len(found) > 1:
+        # trainings of one model by several seeds are one model: the first stands for it
+        models = {(weights.parents[2], model_and_seed(weights.parents[1].name)[0]) for weights in found}
+        if len(models) > 1:
             names = ", ".join(weights.parent.relative_to(path).as_posix() for weights in found)
             raise ValueError(f"{path} holds several models; name one of its folders: {names}")
-        if found: return found[0]
+        if found: return min(found, key=lambda weights: model_and_seed(weights.parents[1].name)[1])
     raise FileNotFoundError(f"folder {path} holds no model; a checkpoint has model.safetensors and"
                             f" open_clip_config.json, a run has them in 03_train_stage2")
 
