@@ -1,6 +1,7 @@
 """A headless Chromium for the tests of pages: opens a file or an address, types, moves the pointer, keeps what goes wrong."""
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,32 @@ FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "-
          "--use-angle=swiftshader", "--enable-unsafe-swiftshader",    # WebGL without a graphics card
          "--hide-scrollbars", "--force-device-scale-factor=1",
          "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1")    # the network is cut
+SETTINGS = [(1280, False), (1280, True), (390, False), (390, True)]    # width in CSS pixels, dark: a desk and a phone
 MISSING = "Chromium or its driver is not installed (apt-get install chromium chromium-driver): pages are not tested"
+
+CONTRAST = """
+const numbers = (colour) => { const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number); return { rgb: [r, g, b], a }; };
+const light = (rgb) => {
+  const [r, g, b] = rgb.map((v) => v / 255).map((v) => (v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4));
+  return .2126 * r + .7152 * g + .0722 * b;
+};
+const ground = (element) => {    // of the nearest ancestor that has one; white where none has
+  for (let e = element; e; e = e.parentElement) {
+    const { rgb, a } = numbers(getComputedStyle(e).backgroundColor);
+    if (a === 1) return rgb;
+  }
+  return [255, 255, 255];
+};
+const faint = [], texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (texts.nextNode()) {
+  const text = texts.currentNode.textContent.trim(), element = texts.currentNode.parentElement;
+  if (!text || !element.checkVisibility({ visibilityProperty: true, contentVisibilityAuto: true })) continue;
+  const [a, b] = [light(numbers(getComputedStyle(element).color).rgb), light(ground(element))];
+  const contrast = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+  if (contrast < arguments[0]) faint.push(`${contrast.toFixed(1)}: ${text.slice(0, 60)}`);
+}
+return faint;
+"""
 
 
 class Browser:
@@ -32,9 +58,10 @@ class Browser:
         self.driver.set_script_timeout(60)
 
     def open(self, page: Path | str, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        "Open a file of this machine, or an address, at a width in CSS pixels and in light or dark colours."
-        command = self.driver.execute_cdp_cmd
-        command("Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False})
+        "Open a file of this machine, or an address, at a width in CSS pixels and in light or dark colours; narrow is a phone."
+        command, phone = self.driver.execute_cdp_cmd, width < 600
+        command("Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone})
+        command("Emulation.setTouchEmulationEnabled", {"enabled": phone})
         command("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]})
         self.driver.get("about:blank")    # or what the page before still asks for would count for this one
         self.clear()
@@ -80,6 +107,23 @@ class Browser:
             builder.pointer_action.pointer_up()
         builder.perform()
         if key: ActionChains(self.driver).key_up(getattr(Keys, key)).perform()
+
+    def touch(self, points: list[tuple[float, float]]) -> None:
+        "Put a finger on the first point of the viewport, move it through the others and lift it; one point: a tap."
+        def tell(kind: str, *places: tuple[float, float]) -> None:
+            fingers = [{"x": round(x), "y": round(y)} for x, y in places]
+            self.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+
+        tell("touchStart", points[0])
+        for start, end in zip(points, points[1:]):
+            for share in (.2, .4, .6, .8, 1):
+                tell("touchMove", tuple(a + share * (b - a) for a, b in zip(start, end)))
+                time.sleep(.02)    # a screen tells of a finger sixty times a second, no faster
+        tell("touchEnd")
+
+    def faint(self, least: float = 4.5) -> list[str]:
+        "Shown texts whose contrast with their ground is below what WCAG 2.2 asks of text (1.4.3); text over pictures is not judged."
+        return self.run(CONTRAST, least)
 
     def errors(self) -> list[str]:
         "What the console called an error since the page was opened."

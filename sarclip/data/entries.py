@@ -155,6 +155,11 @@ class Dataset(Part):
     expected: Expected | None = None
     releases: list[Release]
 
+    @property
+    def short(self) -> str:
+        "The title up to its first comma, for figures and tables."
+        return self.title.split(",")[0]
+
     def release(self, name: str) -> Release:
         "The release of that name; raises ValueError naming those there are."
         for release in self.releases:

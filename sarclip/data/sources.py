@@ -9,6 +9,7 @@ __all__ = ['SOURCES', 'generate', 'fetch_datasets', 'unpack_archives', 'bring_da
 # %% ../../nbs/api/data/12_sources.ipynb #e22b1e05
 import json
 import os
+import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -262,6 +263,6 @@ def sample_figure(
             vmin=0,
             vmax=255,
         )
-        ax.set_title(name, fontsize=9)
+        ax.set_title(textwrap.fill(dataset.short, 22), fontsize=9, parse_math=False)
     figure.tight_layout()
     return figure

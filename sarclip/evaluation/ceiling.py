@@ -7,6 +7,7 @@ __all__ = ['BOXES_PER_IMAGE', 'SIDE', 'MSTAR_FOLDERS', 'table1_records', 'table1
            'ceiling_figure', 'Ceiling', 'paper_ceiling']
 
 # %% ../../nbs/api/evaluation/09_ceiling.ipynb #39f42ec3
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,8 +20,9 @@ from matplotlib.figure import Figure
 from ..captions.pairs import admitted_facts, build_pairs, sar_names, test_pairs
 from ..captions.templates import parse_facts
 from ..core.paper import paper_values
-from ..core.records import Box, Record
+from ..core.records import Box, Record, literal
 from ..data.manifest import Dataset, Manifest
+from ..data.words import part_in_words
 from .features import Metrics
 from .retrieval import KS, admissible_counts, hit_probability
 
@@ -158,7 +160,11 @@ def ceiling_figure(
     "Mean recall of perfect models beside the paper's best."
     figure, ax = plt.subplots(figsize=(9, 3))
     names = {"classes": "knows the classes", "facts": "knows every fact"}
-    sns.barplot(recalls.assign(model=recalls.level.map(names)), x="source", y="mean_recall", hue="model", ax=ax)
+    said = recalls.assign(
+        model=recalls.level.map(names),
+        source=[literal(textwrap.fill(part_in_words(source), 12)) for source in recalls.source],
+    )
+    sns.barplot(said, x="source", y="mean_recall", hue="model", ax=ax)
     ax.axhline(paper, color="black", linestyle="--", linewidth=1, label=f"the paper's best, all sources: {paper:.2f}")
     ax.set(xlabel="queries of", ylabel="mean recall [%]", ylim=(0, 100))
     ax.legend(title="a perfect model that", frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

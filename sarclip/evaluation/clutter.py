@@ -7,6 +7,7 @@ __all__ = ['NATIVE', 'MARGIN', 'KINDS', 'TAUGHT', 'load_label_maps', 'load_chips
            'clutter_figure', 'ClutterAudit', 'clutter_audit']
 
 # %% ../../nbs/api/evaluation/11_clutter.ipynb #b6d11d88
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,6 +21,7 @@ from scipy.ndimage import binary_dilation
 
 from ..data.imaging import Tone, amplitude, centre_crop, letterbox, to_uint8
 from ..data.pixels import load_pixels
+from ..data.words import part_in_words
 from ..core.records import frame_to_records
 from .features import Metrics, image_features
 from .recognition import Recognition, linear_probe
@@ -131,7 +133,7 @@ def clutter_figure(
     "Accuracy on each part of the chips, by model and by what its probe was taught on."
     taught = list(dict.fromkeys(how for _, how in accuracies))
     figure, axes = plt.subplots(
-        1, len(taught), figsize=(4.5 * len(taught) + 1, 3), sharey=True, squeeze=False, layout="constrained"
+        1, len(taught), figsize=(4.5 * len(taught) + 1, 3.4), sharey=True, squeeze=False, layout="constrained"
     )
     for ax, how in zip(axes[0], taught):
         rows = pd.DataFrame(
@@ -143,7 +145,9 @@ def clutter_figure(
             ],
             columns=["model", "kind", "accuracy"],
         )
+        rows["kind"] = [textwrap.fill(part_in_words(kind), 13) for kind in rows.kind]
         sns.barplot(rows, x="kind", y="accuracy", hue="model", ax=ax, legend=ax is axes[0][-1])
+        ax.tick_params(axis="x", labelsize=8)
         ax.axhline(chance, color="dimgray", linestyle=":", label="chance")
         ax.set(
             title=f"probe taught on {how}",

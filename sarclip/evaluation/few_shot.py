@@ -13,6 +13,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..core.records import literal
+from ..data.words import part_in_words
 from .features import Features, Metrics
 from sarclip.evaluation.recognition import (
     FIXED_STRENGTH, Recognition, check_parts, class_indices, fit_scores, standardise,
@@ -119,7 +121,7 @@ def few_shot_figure(
             color="grey",
             label="chance",
         )
-        ax.set(xscale="log", title=name, xlabel="training images a class", ylim=(0, 103))
+        ax.set(xscale="log", title=literal(part_in_words(name)), xlabel="training images a class", ylim=(0, 103))
         ax.set_xticks(ks, [str(k) for k in ks])
         ax.minorticks_off()
     axes[0][0].set_ylabel("accuracy [%]")

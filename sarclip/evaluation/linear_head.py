@@ -15,6 +15,8 @@ import torch
 from matplotlib.figure import Figure
 
 from ..core.numerics import repeatable
+from ..core.records import literal
+from ..data.words import part_in_words
 from .features import Features, as_arrays, as_unit_arrays
 from .recognition import Recognition, check_parts, choose_strength, class_indices, standardiser
 
@@ -182,7 +184,7 @@ def alpha_figure(
     figure, ax = plt.subplots(figsize=(7, 3.4))
     for name, curve in curves.items():
         alphas, (low, high) = list(curve), np.array([r.ci95 for r in curve.values()]).T
-        line, = ax.plot(alphas, [r.accuracy for r in curve.values()], marker="o", label=name)
+        line, = ax.plot(alphas, [r.accuracy for r in curve.values()], marker="o", label=literal(part_in_words(name)))
         ax.fill_between(alphas, low, high, alpha=.2, color=line.get_color(), lw=0)
     ax.set(
         xlabel="α: from the text head (0) to the trained head (1)",

@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['AS_IT_IS', 'WITH_LEAKS', 'headlines', 'without_intervals', 'with_leaks', 'leaked_images', 'Training', 'training_sets',
-           'retrain', 'headline_table', 'LeaksWorth', 'compared_figure', 'without_copies', 'ProbeLeaks', 'probe_leaks']
+           'retrain', 'title_in_words', 'headline_in_words', 'headline_table', 'LeaksWorth', 'compared_figure',
+           'without_copies', 'ProbeLeaks', 'probe_leaks']
 
 # %% ../../nbs/api/evaluation/14_protocol.ipynb #4ea384d0
+import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +19,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..captions.pairs import build_pairs, images_naming
-from ..core.records import frame_to_records
+from ..core.records import frame_to_records, literal
 from ..data.manifest import Manifest
+from ..data.words import part_in_words
 from .features import Metrics, image_features, text_features
 from .recognition import Recognition, linear_probe
 from .retrieval import evaluate_retrieval
@@ -135,11 +138,31 @@ def retrain(
     return trainings
 
 
+def title_in_words(
+    title: str,    # of a `Training`
+) -> str:          # "without T72" → "without T-72 main battle tank"
+    "A training's title, with what it left out called by its name."
+    left_out = title.removeprefix("without ")
+    return f"without {part_in_words(left_out)}" if left_out != title else title
+
+
+def headline_in_words(
+    key: str,    # of `headlines`
+) -> str:        # "mean recall over facts", "linear probe, MSTAR-SOC"
+    "A headline number as a table or a figure calls it."
+    task, data, _ = key.split("/", 2)
+    recalls = {"retrieval": "mean recall, one right string", "retrieval_facts": "mean recall over facts"}
+    return recalls.get(task) or f"{part_in_words(task)}, {part_in_words(data)}"
+
+
 def headline_table(
     trainings: Mapping[str, Training],    # of `retrain`
 ) -> pd.DataFrame:    # title → images, and each headline in percent
     "Number of images and headline metrics of each training."
-    rows = {title: {"images": t.images} | without_intervals(t.numbers) for title, t in trainings.items()}
+    rows = {}
+    for title, training in trainings.items():
+        numbers = {headline_in_words(key): value for key, value in without_intervals(training.numbers).items()}
+        rows[title_in_words(title)] = {"images": training.images} | numbers
     return pd.DataFrame.from_dict(rows, orient="index").round(1)
 
 # %% ../../nbs/api/evaluation/14_protocol.ipynb #2425e3e3
@@ -186,7 +209,7 @@ def compared_figure(
         )
     ax.set_xticks(
         range(len(keys)),
-        [key.rsplit("/", 1)[0].replace("/", "\n").replace("sarclip_1m", "mean recall") for key in keys],
+        [literal(textwrap.fill(headline_in_words(key), 16)) for key in keys],
         fontsize=8,
     )
     ax.set(ylabel="[%]", ylim=(0, 105))
@@ -229,8 +252,9 @@ class ProbeLeaks:
 
     def table(self) -> pd.DataFrame:
         "One row a task and part, in percent."
+        shown = {"all": "all", "copied": "with a copy", "clean": "without a copy"}
         rows = [
-            (name, part, len(result.truth), result.accuracy, *result.ci95)
+            (part_in_words(name), shown[part], len(result.truth), result.accuracy, *result.ci95)
             for name, parts in self.judged.items()
             for part, result in parts.items()
         ]

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['STRENGTHS', 'FIXED_STRENGTH', 'FOLDS', 'MAX_ITER', 'class_indices', 'wilson95', 'Recognition', 'confusion_figure',
            'standardiser', 'standardise', 'choose_strength', 'fit_scores', 'check_parts', 'linear_probe',
-           'nearest_neighbours', 'GroupedRecognition', 'grouped_probe', 'text_classification', 'raw_pixels']
+           'nearest_neighbours', 'text_classification', 'raw_pixels']
 
 # %% ../../nbs/api/evaluation/02_recognition.ipynb #1984999f
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import matplotlib.pyplot as plt
@@ -150,11 +150,13 @@ class Recognition:
 def confusion_figure(
     result: Recognition,
     title: str = "",
+    names: Mapping[str, str] | None = None,   # class → readable name; None: the classes' own
 ) -> Figure:   # seaborn heat map, true class down, predicted class across
     "Draw the confusion matrix: colour is the share of the true class, numbers are images."
-    n = len(result.classes)
+    labels = [literal((names or {}).get(label, label)) for label in result.classes]
+    n, room = len(labels), .07 * max(map(len, labels))    # inches that the longest name takes
     share = 100 * result.confusion / np.maximum(result.confusion.sum(1, keepdims=True), 1)
-    fig, ax = plt.subplots(figsize=(max(5.2, 2.2 + .42 * n), max(3.2, 1.4 + .34 * n)))
+    fig, ax = plt.subplots(figsize=(max(4.4, 1.8 + .42 * n) + room, max(2.6, 1 + .34 * n) + .7 * room))
     sns.heatmap(
         share,
         annot=result.confusion if n <= 12 else False,
@@ -164,13 +166,15 @@ def confusion_figure(
         vmax=100,
         square=False,
         linewidths=0.5,
-        xticklabels=[literal(label) for label in result.classes],
-        yticklabels=[literal(label) for label in result.classes],
+        xticklabels=labels,
+        yticklabels=labels,
         cbar_kws={"label": "share of true class [%]"},
         ax=ax,
     )
-    ax.set(xlabel="predicted class", ylabel="true class", title=title)
-    plt.setp(ax.get_xticklabels(), rotation=45, ha="right")
+    ax.set(xlabel="predicted class", ylabel="true class", title=literal(title))
+    ax.tick_params(labelsize=9)
+    plt.setp(ax.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
+    plt.setp(ax.get_yticklabels(), rotation=0)
     fig.tight_layout()
     return fig
 
@@ -313,48 +317,6 @@ def nearest_neighbours(
         np.add.at(votes[start:start + 1024], (rows, y[nearest]), np.exp((cosines[rows, nearest] - 1) / temperature))
     with np.errstate(divide="ignore"): scores = np.log(votes / votes.sum(1, keepdims=True))
     return Recognition(tuple(classes), truth, scores, f"{k} neighbours, temperature {temperature:g}")
-
-# %% ../../nbs/api/evaluation/02_recognition.ipynb #da812be4
-FOLDS = 5    # each is judged by a probe that was taught on the others
-
-@dataclass(frozen=True)
-class GroupedRecognition(Recognition):
-    "What probes made of images that come in groups; shares in percent."
-    groups: np.ndarray = field(kw_only=True)    # group of each image, (N,)
-
-    @property
-    def ci95(self) -> list[float]:    # percentiles of 2,000 draws of groups with replacement
-        _, group = np.unique(self.groups, return_inverse=True)
-        right, images = np.bincount(group, self.predicted == self.truth), np.bincount(group)
-        drawn = np.random.default_rng(0).multinomial(len(images), np.full(len(images), 1 / len(images)), size=2000)
-        return [float(v) for v in np.percentile(100 * (drawn @ right) / (drawn @ images), [2.5, 97.5])]
-
-
-def grouped_probe(
-    x: np.ndarray | Features,    # features of all images, (N, D)
-    labels: Sequence[str],       # their class names
-    groups: Sequence[str],       # images of one group are never on both sides of a fold
-    classes: Sequence[str],      # all class names, in the order of the confusion matrix
-    seed: int = 0,               # of the folds
-    folds: int = FOLDS,          # each is judged by a probe that was taught on the others
-) -> GroupedRecognition:         # scores are log-odds
-    "Linear probes that never saw a copy of what they judge; ValueError where a class has fewer groups than folds."
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    values, y, _, _ = check_parts(x, labels, x, labels, classes)
-    if len(groups) != len(y): raise ValueError(f"each image needs one group, got {len(groups)} for {len(y)} images")
-    group = np.unique(np.asarray(groups, dtype=object), return_inverse=True)[1]
-    for c in np.unique(y):
-        if (found := len(np.unique(group[y == c]))) < folds:
-            raise ValueError(f"{folds} folds need as many groups of every class, {classes[c]!r} has {found}")
-    scores = np.zeros((len(y), len(classes)))
-    parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)
-    for train, test in parts.split(values, y, group):
-        shown, judged = standardise(values[train], values[test])
-        strength, _ = choose_strength(shown, y[train], seed)
-        scores[test], _ = fit_scores(shown, y[train], judged, strength, classes)
-    note = f"{folds} folds over {len(np.unique(group))} groups"
-    return GroupedRecognition(tuple(classes), y, scores, note, groups=group)
 
 # %% ../../nbs/api/evaluation/02_recognition.ipynb #d4fcffa9
 def text_classification(

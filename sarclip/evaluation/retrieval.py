@@ -23,6 +23,8 @@ import torch
 from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
+from ..core.records import literal
+from ..data.words import part_in_words
 from .features import Features, Metrics, as_unit_arrays, metric_rows
 
 # %% ../../nbs/api/evaluation/01_retrieval.ipynb #b1cfdb8e
@@ -399,9 +401,8 @@ def breakdown_figure(
         ax.plot(part.chance, place, "|", color="black", ms=11, label="chance")
         ax.plot(part.ceiling, place, "d", color="C1", ms=6, label="ceiling")
         ax.set(xlim=(0, 103), xlabel="mean recall [%]", title=title)
-    axes[0].set_yticks(
-        range(len(names)), [name.removeprefix("by_").removesuffix("/mean_recall").replace("/", ": ") for name in names]
-    )
+    parts = [name.removeprefix("by_").removesuffix("/mean_recall").split("/", 1) for name in names]
+    axes[0].set_yticks(range(len(names)), [literal(f"{kind}: {part_in_words(part)}") for kind, part in parts])
     axes[0].invert_yaxis()
     fig.tight_layout(rect=(0, 0, 1, 1 - .35 / fig.get_figheight()))
     fig.legend(*axes[0].get_legend_handles_labels(), loc="upper center", frameon=False, ncols=3)

@@ -81,7 +81,7 @@ def robustness_figure(
     chance: float,         # percent
 ) -> Figure:
     "One panel a perturbation."
-    figure, axes = plt.subplots(1, len(SERIES), figsize=(12, 2.8), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, len(SERIES), figsize=(12, 3.1), sharey=True, layout="constrained")
     clean = rows[rows.series == "clean"].set_index("model").accuracy
     for ax, (name, (values, _)) in zip(axes, SERIES.items()):
         for i, (model, part) in enumerate(rows[rows.series == name].groupby("model", sort=False)):
@@ -92,9 +92,9 @@ def robustness_figure(
                 markersize=4,
                 label=model,
             )
-        ax.axhline(chance, color="gray", linestyle=":")
+        ax.axhline(chance, color="gray", linestyle=":", label="chance")
         ax.set(xlabel=name, ylim=(0, 100), ylabel="accuracy [%]" if ax is axes[0] else "")
-    axes[0].legend(frameon=False, fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", frameon=False, fontsize=9, ncols=4)
     sns.despine(figure)
     return figure
 

@@ -15,8 +15,9 @@ import pandas as pd
 from ..captions.attributes import attribute_prompts, vehicles
 from ..captions.pairs import named_in_training
 from ..core.records import frame_to_records
+from ..data.words import part_in_words
 from .features import Metrics, class_text_features, image_features
-from .protocol import Training
+from .protocol import Training, title_in_words
 from .recognition import Recognition, text_classification, wilson95
 from .tasks import Task, prompts_by_name, text_task
 from ..models.factory import Encoder
@@ -69,12 +70,12 @@ class UnheardClass:
 
     def table(self) -> pd.DataFrame:
         "One row an answer, in percent."
-        rows = [
-            (a.training, a.kind, a.how, 100 * a.found.mean(), 100 * a.alarms.mean(), a.result.accuracy)
-            for a in self.answers
-        ]
-        shares = [f"{self.label} chips found [%]", "false alarms [%]", "all classes [%]"]
-        return pd.DataFrame(rows, columns=["training", "kind", "asked by", *shares]).round(1)
+        rows = []
+        for a in self.answers:
+            shares = 100 * a.found.mean(), 100 * a.alarms.mean(), a.result.accuracy
+            rows.append((title_in_words(a.training), part_in_words(a.kind), a.how, *shares))
+        columns = [f"{self.label} chips found [%]", "false alarms [%]", "all classes [%]"]
+        return pd.DataFrame(rows, columns=["training", "kind", "asked by", *columns]).round(1)
 
 
 def ask_for(
@@ -130,10 +131,10 @@ class UnheardSource:
 
     def table(self) -> pd.DataFrame:
         "One row a training, in percent."
-        rows = [
-            (title, kind, len(result.truth), len(self.classes), result.accuracy, *result.ci95)
-            for title, kind, result in self.answers
-        ]
+        rows = []
+        for title, kind, result in self.answers:
+            counts = len(result.truth), len(self.classes)
+            rows.append((title_in_words(title), part_in_words(kind), *counts, result.accuracy, *result.ci95))
         columns = ["training", "kind", "images", "classes", "accuracy [%]", "low", "high"]
         return pd.DataFrame(rows, columns=columns).round(1)
 

@@ -17,11 +17,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..captions.templates import class_prompts
-from ..core.records import Record, frame_to_records
+from ..core.records import Record, frame_to_records, literal
 from ..data.manifest import Manifest
+from ..data.words import part_in_words
 from ..evaluation.features import Metrics, class_text_features, text_features
 from .maps import LAYOUTS, MapQuality, map_quality, scatter
-from .testsets import SeenSets
+from .testsets import SeenSets, set_in_words
 from ..models.factory import Encoder
 
 # %% ../../nbs/api/explore/04_atlas.ipynb #18417fc0
@@ -54,9 +55,9 @@ def atlas_points(
         rows.append({
             "image_id": record.image_id,
             "class": shows[0] if shows else "no class",
-            "source": dataset.title,
+            "source": part_in_words(record.dataset),
             "split": record.split,
-            "tests": ", ".join(tests[record.image_id]),
+            "tests": "; ".join(map(set_in_words, tests[record.image_id])),
             "caption": said.get(record.image_id, ""),
             "dataset": record.dataset,
             "shows": shows,
@@ -233,7 +234,7 @@ def atlas_figure(
     "Every map of an atlas, each with its quality."
     rows, columns = len(atlas.projections), len(atlas.stages)
     figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, 4 * rows), squeeze=False)
-    labels = list(atlas.points[colour])
+    labels = [literal(label) for label in atlas.points[colour]]
     for row, projection in enumerate(atlas.projections):
         for column, stage in enumerate(atlas.stages):
             ax = axes[row, column]

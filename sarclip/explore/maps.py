@@ -25,7 +25,7 @@ def _checked(features: np.ndarray, least: int) -> np.ndarray:
 
 def tsne(
     features: np.ndarray,       # shape (N, D), at least 5 rows
-    seed: int = 0,              # the layout depends on it
+    seed: int = 0,              # of the principal components, which are drawn at random; few points show no difference
     perplexity: float = 30.0,   # effective number of neighbours; lowered for few points
 ) -> np.ndarray:                # shape (N, 2), float32, no unit
     """t-SNE coordinates by scikit-learn, started from the two principal components; raises ValueError for too few
@@ -118,14 +118,18 @@ class MapQuality:
     trustworthiness: float    # 0 to 1
     k: int                    # neighbours that were looked at
 
-    def title(self) -> str:    # two short lines
+    def title(self,
+        label: str = "class",    # what the points are labelled with
+    ) -> str:                    # two short lines
         "`sentence` on two lines, as the title of a map."
-        return self.sentence().replace("), ", ")\n")
+        return self.sentence(label).replace("), ", ")\n")
 
-    def sentence(self) -> str:    # one line
+    def sentence(self,
+        label: str = "class",    # what the points are labelled with
+    ) -> str:                    # one line
         "Purity and trustworthiness in words."
         return (
-            f"own class {self.purity:.0f}% (features {self.feature_purity:.0f}%, chance {self.chance:.0f}%), "
+            f"own {label} {self.purity:.0f}% (features {self.feature_purity:.0f}%, chance {self.chance:.0f}%), "
             f"trustworthiness {self.trustworthiness:.2f}"
         )
 

@@ -7,6 +7,7 @@ __all__ = ['nearest', 'gallery', 'search_figure']
 
 # %% ../../nbs/api/explore/01_search.ipynb #3945ac3d
 import math
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,8 +38,9 @@ def gallery(
     columns: int = 5,           # images a row
 ) -> Figure:                    # a sheet of images
     "Images in rows, each with its title; for search results."
-    rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(1.5 * columns, 1.75 * rows), layout="constrained")
+    rows, titles = math.ceil(len(images) / columns), [textwrap.fill(title, 22) for title in titles]
+    lines = max((title.count("\n") for title in titles), default=0)
+    figure = Figure(figsize=(1.5 * columns, (1.75 + .14 * lines) * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes: ax.axis("off")
     for ax, image, title in zip(axes, images, titles):

@@ -13,11 +13,12 @@ from typing import Any
 import pandas as pd
 
 from ..data.manifest import load_manifest
+from ..data.words import part_in_words
 from .figures import PAPER_FIGURES, link_to
 from .paper import ROMAN, VALUES
 from .results import Step
 from .tables import as_text, compare, count_rows, not_run, our_rows, our_values, part_rows, row_trainings
-from .words import notebook_in_words, part_in_words
+from .words import notebook_in_words
 
 # %% ../../nbs/api/study/14_comparison.ipynb #c61cc149
 CAPTIONS = {

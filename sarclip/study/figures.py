@@ -15,8 +15,9 @@ from typing import Any
 
 import pandas as pd
 
+from ..data.words import part_in_words
 from .results import Step
-from .words import model_in_words, notebook_in_words, part_in_words
+from .words import model_in_words, notebook_in_words
 
 # %% ../../nbs/api/study/13_figures.ipynb #ebf013fe
 PAPER_FIGURES = {
@@ -47,7 +48,7 @@ OUR_FIGURES = {
     "ceiling": ("The paper's test set", "Mean recall of perfect models on the paper's test set."),
     "clutter": ("Target, shadow, clutter", "Accuracy on targets, shadows and clutter alone."),
     "robustness": ("Worse images", "Accuracy on ever worse test images."),
-    "atlas": ("Map of the test images", "Two-dimensional map of all test images at once, coloured by class."),
+    "atlas": ("Map of the test images", "Two-dimensional maps of all test images at once, coloured by source."),
     "search": ("Search by words", "The images that the model finds for a phrase."),
     "similarity": ("Similarity maps", "Where in an image the model sees what a phrase says."),
 }

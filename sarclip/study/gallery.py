@@ -21,6 +21,7 @@ from ..data.imaging import native
 from ..data.manifest import Dataset, load_manifest
 from ..data.pixels import load_pixels
 from ..data.sources import read_sources
+from ..data.words import part_in_words
 from .template import data_uri, page_environment
 
 # %% ../../nbs/api/study/10_gallery.ipynb #ba4b203a
@@ -80,7 +81,7 @@ class Sample:
     dataset: str                       # key in the manifest
     name: str                          # name of the file, and its part: train or val
     picture: Image.Image               # with boxes
-    captions: dict[str, list[dict[str, str]]]    # facts in words → captions that claim them: text and family
+    captions: dict[str, list[dict[str, str]]]    # facts in words → captions that claim them: text and family in words
     sensor: str                        # what the source says of the sensor, in words
     alt: str                           # what the picture shows, for those who do not see it
 
@@ -111,7 +112,8 @@ def _sample(record: Record, captions: pd.DataFrame, dataset: Dataset, root: Path
     names = dataset.classes
     said: dict[str, list[dict[str, str]]] = {}
     for row in captions.itertuples():
-        said.setdefault(facts_in_words(row.facts), []).append({"text": row.caption, "family": row.family})
+        caption = {"text": row.caption, "family": part_in_words(row.family)}
+        said.setdefault(facts_in_words(row.facts), []).append(caption)
     boxes = tuple(_shifted(box, pixels.shape, dataset.crop) for box in record.boxes) if dataset.crop else record.boxes
     counted = f", {len(boxes)} box{'es' if len(boxes) != 1 else ''}" if boxes else ""
     sensor = [f"{key.replace('_', ' ')} {value}" for key, value in record.sensor.items() if value not in (None, "")]

@@ -22,6 +22,7 @@ from ..training.distributed import joined, rank, world
 from ..models.harma import add_harma
 from ..training.loader import PairData, pair_data
 from ..data.manifest import load_manifest
+from ..data.words import table_in_words
 from ..models.checkpoint import load_checkpoint
 from ..models.factory import Encoder, check_backbone
 from ..models.releases import starting_point
@@ -47,9 +48,10 @@ class StageData:
     validation: PairData | None
     counts: dict[str, int]          # training images of each dataset
 
-    def table(self) -> pd.DataFrame:    # dataset, and all of them → training images
+    def table(self) -> pd.DataFrame:    # dataset in words, and all of them → training images
         "How many images of each dataset train."
-        return pd.Series(self.counts | {"all": sum(self.counts.values())}, name="training images").to_frame()
+        counts = pd.Series(self.counts | {"all": sum(self.counts.values())}, name="training images")
+        return table_in_words(counts.to_frame())
 
     def untrained(self,
         init: str,    # what stage 2 starts from

@@ -17,9 +17,9 @@ import seaborn as sns
 import yaml
 from matplotlib.figure import Figure
 
-from ..core.records import literal
 from ..core.paper import paper_values
-from ..core.records import frame_to_records
+from ..core.records import frame_to_records, literal
+from ..data.words import part_in_words
 
 # %% ../../nbs/api/study/08_pictures.ipynb #2ed60f56
 def caption_figure(
@@ -27,7 +27,7 @@ def caption_figure(
 ) -> Figure:
     "How many captions of each family a source has, and how many words they take."
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
-    counts = pairs.groupby(["dataset", "family"]).size().unstack(fill_value=0)
+    counts = pairs.groupby(["dataset", "family"]).size().unstack(fill_value=0).rename(index=part_in_words)
     counts.plot.barh(stacked=True, ax=left, color=sns.color_palette("colorblind", counts.shape[1]), width=.8)
     left.set(xlabel="captions", ylabel="", title="Captions by source and family")
     left.invert_yaxis()
@@ -74,6 +74,7 @@ def class_figure(
     counts = pd.DataFrame(labels, columns=["source", "label"]).value_counts().head(most).reset_index()
     counts["class"] = [literal(names[row.source][row.label]) for row in counts.itertuples()]
     counts = counts.groupby(["class", "source"], as_index=False)["count"].sum().sort_values("count", ascending=False)
+    counts["source"] = counts.source.map(part_in_words)
     figure, ax = plt.subplots(figsize=(8, 1 + .19 * counts["class"].nunique()))
     sns.barplot(counts, x="count", y="class", hue="source", dodge=False, ax=ax)
     ax.set(xscale="log", xlabel="annotated objects", ylabel="")

@@ -22,6 +22,7 @@ import yaml
 
 from ..core.files import project_root, write_text
 from ..data.manifest import load_manifest
+from ..data.words import key_in_words, part_in_words
 from .audit import audit_paper
 from .comparison import absences, comparisons
 from .figures import PAPER_FIGURES, figures, link_to, recognition_picture
@@ -29,7 +30,7 @@ from .results import Step, collect, first_trainings, headline, plus_minus, train
 from .run import UNFINISHED
 from .story import STORY, Numbers, headline_table, main_model, tell
 from .template import page_environment, template_file
-from .words import key_in_words, model_in_words, notebook_in_words, part_in_words
+from .words import model_in_words, notebook_in_words
 
 # %% ../../nbs/api/study/15_report.ipynb #1f86497c
 # in this order

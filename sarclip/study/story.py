@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ..data.words import part_in_words
 from .results import plus_minus, trainings_in_words
-from .words import part_in_words
 
 # %% ../../nbs/api/study/11_story.ipynb #06d97b8a
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from typing import Any
 import pandas as pd
 
 from ..data.manifest import load_manifest
+from ..data.words import part_in_words
 from .paper import KEYS, VALUES, paper_tables, printed_gains, relative_gain
 from .results import Step, plus_minus, spread, trainings_in_words
-from .words import INIT_NAMES, part_in_words
+from .words import INIT_NAMES
 
 # %% ../../nbs/api/study/07_tables.ipynb #8c0f3327
 DATASET_NAMES = {

@@ -5,6 +5,8 @@ const by = (id) => document.getElementById(id);
 const SHOWN = 60;    // chips the gallery draws before it is asked for more
 const BRIEF = ["class", "prediction", "score", "answer", "caption", "source"];    // facts beside the pointer
 
+const inWords = (name) => name.replaceAll("_", " ");
+
 function make(tag, text, properties = {}) {
   const element = Object.assign(document.createElement(tag), properties);
   if (text !== undefined) element.textContent = text;
@@ -54,7 +56,7 @@ class App {
     by("phrase").append(new Option(atlas.phrases.length ? "none" : "no phrases are stored", ""));
     atlas.phrases.forEach((phrase, number) => by("phrase").append(new Option(phrase.text, number)));
     for (const name of ["order of selection", ...atlas.names, "similarity to the phrase"])
-      by("sort").append(new Option(name, name));
+      by("sort").append(new Option(inWords(name), name));
     for (const id of ["projection", "stages", "colour"]) listen(id, "change", () => this.redraw());
     listen("phrase", "change", () => this.ask());
     listen("words", "input", () => this.filter());
@@ -163,7 +165,7 @@ class App {
   facts(index, names = this.atlas.names) {
     const list = make("dl"), row = this.atlas.rows[index];
     for (const name of names.filter((name) => this.atlas.names.includes(name)))
-      list.append(make("dt", name), make("dd", row[this.atlas.names.indexOf(name)] || "–"));
+      list.append(make("dt", inWords(name)), make("dd", row[this.atlas.names.indexOf(name)] || "–"));
     if (this.phrase) list.append(make("dt", "similarity"), make("dd", this.similarity(index).toFixed(3)));
     return list;
   }
@@ -174,7 +176,8 @@ class App {
     tip.hidden = false;
     if (!place) return;
     const { clientWidth, clientHeight } = by("plot"), clamp = (v, high) => Math.max(4, Math.min(v, high));
-    const room = place[0] + 16 + tip.offsetWidth < clientWidth, left = room ? place[0] + 16 : place[0] - 16 - tip.offsetWidth;
+    const room = place[0] + 16 + tip.offsetWidth < clientWidth;
+    const left = room ? place[0] + 16 : place[0] - 16 - tip.offsetWidth;
     tip.style.left = clamp(left, clientWidth - tip.offsetWidth - 4) + "px";
     tip.style.top = clamp(place[1] - 40, clientHeight - tip.offsetHeight - 4) + "px";
   }

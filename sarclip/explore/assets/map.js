@@ -114,27 +114,39 @@ class PointMap {
     this.tell.over(index);
   }
 
-  // regl-scatterplot listens to a mouse: one finger speaks as one, two fingers zoom.
+  // regl-scatterplot listens to a mouse: one finger speaks as one, two fingers zoom. A mouse comes from somewhere before
+  // it is pressed; a finger does not, so it is seen in one frame and pressed in the next, or the map would jump to it.
   fingers() {
-    let apart = 0;
+    let apart = 0, pinched = false, said = Promise.resolve();
     const spread = ({ touches: [a, b] }) => Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
-    const speak = (type, touch, target) => target.dispatchEvent(new MouseEvent(type, {
-      bubbles: true, cancelable: true, view: window, clientX: touch.clientX, clientY: touch.clientY, buttons: 1,
+    const speak = (type, touch, buttons = 1) => this.canvas.dispatchEvent(new MouseEvent(type, {
+      bubbles: true, cancelable: true, view: window, clientX: touch.clientX, clientY: touch.clientY, buttons,
     }));
+    const later = (words) => { said = said.then(words); };
+    const frame = () => new Promise((done) => requestAnimationFrame(done));
     this.canvas.addEventListener("touchstart", (event) => {
       event.preventDefault();
       this.canvas.focus({ preventScroll: true });
-      if (event.touches.length === 2) { apart = spread(event); return; }
-      for (const type of ["mouseenter", "mousemove", "mousedown"]) speak(type, event.touches[0], this.canvas);
+      const [touch, second] = event.touches;
+      if (second) { apart = spread(event); pinched = true; later(() => speak("mouseup", touch)); return; }
+      later(async () => {
+        for (const type of ["mouseenter", "mousemove"]) speak(type, touch, 0);
+        await frame();
+        await frame();
+        speak("mousedown", touch);
+      });
     }, { passive: false });
     this.canvas.addEventListener("touchmove", (event) => {
       event.preventDefault();
-      if (event.touches.length === 2) { const now = spread(event); this.zoom(apart / now); apart = now; }
-      else speak("mousemove", event.touches[0], this.canvas);
+      const [touch, second] = event.touches;
+      if (second) { const now = spread(event); this.zoom(apart / now); apart = now; }
+      else later(() => speak("mousemove", touch));
     }, { passive: false });
     this.canvas.addEventListener("touchend", (event) => {
       event.preventDefault();
-      for (const type of ["mouseup", "click"]) speak(type, event.changedTouches[0], this.canvas);
+      const [touch] = event.changedTouches, types = pinched ? ["mouseup"] : ["mouseup", "click"];
+      later(() => types.forEach((type) => speak(type, touch)));
+      if (!event.touches.length) pinched = false;
     }, { passive: false });
   }
 }
