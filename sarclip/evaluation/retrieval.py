@@ -215,8 +215,8 @@ def _count_stripe(
 
 
 def _slices(n: int, length: int, multiple: int = 1) -> list[slice]:
-    """0…n in parts of at most `length`, about even, their number about a multiple of `multiple`; long parts begin and end
-    at whole cache lines."""
+    """0…n in parts of at most `length`, about even, their number about a multiple of `multiple`; long parts begin and
+    end at whole cache lines."""
     even = -(-n // (-(-n // (length * multiple)) * multiple))
     step = min(length, -(-even // LINE) * LINE)
     return [slice(start, min(start + step, n)) for start in range(0, n, step)]
