@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from sarclip.data.formats.common import save_bytes
+from sarclip.core.files import write_bytes
 from sarclip.data.manifest import Manifest, Release, SplitRule, load_manifest
 
 SIZES = {    # training images in Table I, and the reader that the benchmark gives each source
@@ -39,7 +39,7 @@ def write_coco(root: Path, classes: list[str], n: int, rng: np.random.Generator)
     notes = [{"id": 0, "image_id": i, "category_id": classes.index(name), "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
              for i in range(n) for name, box in boxes(rng, classes, i)]
     categories = [{"id": i, "name": name} for i, name in enumerate(classes)]
-    save_bytes(root / "Annotations" / "train.json", json.dumps({"images": images, "annotations": notes, "categories": categories}).encode())
+    write_bytes(root / "Annotations" / "train.json", json.dumps({"images": images, "annotations": notes, "categories": categories}).encode())
 
 
 def write_voc(root: Path, classes: list[str], n: int, rng: np.random.Generator) -> None:
@@ -63,7 +63,7 @@ def write_captions(root: Path, classes: list[str], n: int, rng: np.random.Genera
         for k in range(4 if i % 2 else 3):    # 31,968 captions of 9,191 images in Table I
             a, b = rng.choice(len(places), 2, replace=False)
             lines.append(f"{i:07}.png,\"Image {i}: a {places[a]} beside a {places[b]}, seen from above ({k}).\"")
-    save_bytes(root / "Text" / "caption" / "train.csv", "\n".join(lines).encode())
+    write_bytes(root / "Text" / "caption" / "train.csv", "\n".join(lines).encode())
 
 
 WRITERS = {"coco": write_coco, "voc": write_voc, "class_folders": write_chips, "sarlang": write_captions}

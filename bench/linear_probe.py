@@ -6,14 +6,13 @@ regression on the same features, its strength chosen inside the training set. `-
 """
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from sarclip.core.files import project_root
+from sarclip.core.settings import runs_folder
 from sarclip.evaluation.linear_head import HeadConfig, linear_head
 from sarclip.evaluation.recognition import linear_probe
 
@@ -67,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="1,000 epochs, to see that it runs")
     epochs = 1_000 if parser.parse_args().quick else 10_000
-    run = project_root() / os.environ.get("SARCLIP_RUNS", "runs") / "real"
+    run = runs_folder() / "real"
     there = (run / "data" / "01_build_dataset" / "records.parquet").is_file()
     train_images, train_y, test_images, test_y = real_chips(run) if there else generated_chips()
     train_x, test_x, classes = features(train_images), features(test_images), sorted(set(train_y))

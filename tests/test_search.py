@@ -3,6 +3,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -92,6 +93,48 @@ def test_two_processes_that_index_at_once_make_one_index(pictures):
     assert child.wait(120) == 0
     store = open_index(Projection(), pictures).store
     assert len(contents(store)) == len(store) == 40 and all(f.complete for f in store.files().values())
+
+
+class Together(Projection):
+    "Two that meet after each has seen that there is no index yet."
+
+    def __init__(self, both: threading.Barrier):
+        super().__init__()
+        self.both = both
+
+    def texts(self, texts):
+        self.both.wait(60)
+        return super().texts(texts)
+
+
+def test_two_that_begin_one_index_at_the_same_moment_share_it(pictures):
+    both, done = threading.Barrier(2), []
+    def index() -> None:
+        result = build_index(Together(both), pictures, tile=64, overlap=0, batch_size=4, progress=False)
+        done.append((result.index.store.about["id"], result.tiles))
+        result.index.store.close()
+    threads = [threading.Thread(target=index) for _ in range(2)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join(120)
+    store = TileStore.open(pictures / INDEX)
+    assert [about for about, _ in done] == [store.about["id"]] * 2    # neither wrote into a file that the other replaced
+    assert len(contents(store)) == len(store) == 40 and not list((pictures / INDEX).parent.glob("*.part"))
+
+
+def test_without_faiss_a_large_folder_is_refused_before_it_is_encoded(pictures, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)    # as if it were not installed
+    monkeypatch.setattr("sarclip.explore.store.EXACT_UP_TO", 39)
+    model = Projection()
+    with pytest.raises(ImportError, match=r"are more than the 39 that are searched without FAISS: pip install 'sarclip\[search\]', then index the folder again"):
+        build_index(model, pictures, tile=64, overlap=0, batch_size=4, progress=False)
+    assert model.seen == len(TileStore.open(pictures / INDEX)) == 36    # a PNG does not say before how many tiles it makes; what fits is kept
+    (pictures / INDEX).unlink()
+    Image.open(pictures / "zz_scene.png").save(pictures / "zz_scene.tif")
+    model = Projection()
+    with pytest.raises(ImportError, match="holds 0 tiles, and with the next 41"): build_index(model, pictures, tile=64, overlap=0, progress=False)
+    assert model.seen == 0
+    monkeypatch.delitem(sys.modules, "faiss")
+    assert len(build_index(model, pictures, progress=False).index) == 60
 
 
 def test_a_folder_as_people_have_them(pictures, tmp_path):

@@ -11,6 +11,8 @@ import pytest
 
 from conftest import STUDY
 
+from sarclip.core.locks import alone
+
 STEPS = ["data/00_data", "data/01_build_dataset", *(f"sarclip-mini/stage1/{n}" for n in (
     "02_train_stage1", "03_train_stage2", "04_eval_retrieval", "05_eval_recognition", "06_ablations", "07_explore", "07b_protocol"))]
 
@@ -98,6 +100,48 @@ def test_seed_repeats_the_study(studied):
         assert status == 0, output[-3000:]
         return weights.read_bytes()
     assert train() == train(), "the same seed gave other weights"
+
+
+def test_rerun_that_diverges_leaves_the_good_run_as_it_was(studied):
+    "A learning rate of 1e30 after a good training: one sentence, and every byte of the model, the metrics, best/ and the executed notebook stays."
+    runs = studied.folder / "runs_diverged"
+    shutil.copytree(studied.runs, runs)
+    step = runs / "tiny" / STEPS[3]
+    def files() -> dict[str, bytes]:
+        return {name: p.read_bytes() for p in sorted(step.rglob("*")) if p.is_file() and not (name := p.relative_to(step).as_posix()).startswith(("unfinished/", "."))}
+    good = files()
+    assert {"model.safetensors", "metrics.json", "03_train_stage2.ipynb", "best/model.safetensors"} <= good.keys()
+    status, output = studied.call("sarclip-run", "03_train_stage2", "--profile", "tiny", "--lr", "1e30", SARCLIP_RUNS=str(runs))
+    said = [line for line in output.splitlines() if line.startswith("✗")]
+    assert status == 1 and len(said) == 1, output
+    assert re.match(r"✗ 03_train_stage2, cell \d+: FloatingPointError: .* became \w+ at step \d of 2 .*: lower lr or check the data; ", said[0]) and "Traceback" not in output, output
+    assert files() == good
+    status, output = studied.call("sarclip-run", "04_eval_retrieval", "--profile", "tiny", "--max_steps", "1", SARCLIP_RUNS=str(runs))
+    assert status == 0, output    # what comes next still reads the good model
+
+
+def test_stage_that_torchrun_trained_is_found_done_by_its_notebook(studied):
+    "Two processes train stage 2 under the step's lock; notebook 03 finishes their run and trains nothing."
+    runs = studied.folder / "runs_torchrun"
+    shutil.copytree(studied.runs, runs)
+    step, options = runs / "tiny" / STEPS[3], ("--profile", "tiny", "--frozen_bn", "true")    # BatchNorm is not shared on CPUs
+    shutil.rmtree(step)
+    train = ("torchrun", "--standalone", "--nproc_per_node", "2", "-m", "sarclip.study.launch", "--stage", "2", *options)
+    environment = {"SARCLIP_RUNS": str(runs), "OMP_NUM_THREADS": "1"}
+    with alone(step / ".lock", "a notebook"):
+        status, output = studied.call(*train, **environment)
+        assert status != 0 and "03_train_stage2 is being run already, by process" in output, output[-3000:]
+    status, output = studied.call(*train, **environment)
+    assert status == 0 and "2 steps in 2 processes" in output and "now run 03_train_stage2.ipynb" in output, output[-3000:]
+    assert not (step / "metrics.json").exists()    # a training is no finished step
+    trained = (step / "unfinished/model.safetensors").read_bytes()
+    status, output = studied.call("sarclip-run", "03_train_stage2", *options[:2], "--frozen_bn", **environment)
+    assert status == 0, output[-3000:]
+    executed = nbformat.read(step / "03_train_stage2.ipynb", 4)
+    shown = "".join(o.get("text", "") for cell in executed.cells for o in cell.get("outputs", []))
+    assert "going on after step 2 of 2" in shown and (step / "model.safetensors").read_bytes() == trained
+    assert json.loads((step / "metrics.json").read_text())["train/stage2/steps"] == 2
+    assert not (step / "unfinished").exists() and not (step / "states").exists()
 
 
 def test_killed_study_resumes_without_redoing_finished_steps(fresh):

@@ -1,6 +1,10 @@
 """A trained model in somebody else's hands: plain OpenCLIP, ONNX and `sarclip.load` say what the study says."""
 import json
 import re
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +107,55 @@ def test_hub_folder_is_loaded_by_open_clip_and_by_us(checkpoint, folder, study, 
     model = sarclip.load(tmp_path / "hub", device="cpu")
     for features in (open_clip_features(f"local-dir:{tmp_path / 'hub'}", folder), (model.encode_images(folder), model.encode_texts(TEXTS))):
         for got, wanted in zip(features, study): assert np.abs(got - wanted).max() < 1e-5
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sarclip.use.load import load_encoder
+from sarclip.use.hub import export_hub
+from sarclip.use.onnx import export_onnx
+folder, replace = Path(sys.argv[3]), os.replace
+def killed_in_the_middle(source, target):    # one file is in its place, the others are not
+    replace(source, target)
+    if Path(target).parent == folder: os.kill(os.getpid(), signal.SIGKILL)
+os.replace = killed_in_the_middle
+{"hub": export_hub, "onnx": export_onnx}[sys.argv[1]](load_encoder(sys.argv[2], "cpu"), folder)
+"""
+
+
+def check_killed_export(kind: str, export, folder: Path, last: str, refusal: str, tmp_path: Path) -> None:
+    "`folder` holds an earlier model's export; one of another model is killed in it, and the next one is whole."
+    from sarclip.models.checkpoint import save_checkpoint
+    from sarclip.models.factory import create
+    whole, other = sorted(p.name for p in folder.iterdir()), create("sarclip-mini", seed=4)
+    child = subprocess.run([sys.executable, "-c", KILLED, kind, str(save_checkpoint(other, tmp_path / "other")), str(folder)], capture_output=True, text=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr[-2000:]
+    assert last in whole and not (folder / last).exists() and list(folder.glob(".export.*.part"))
+    with pytest.raises(ValueError, match=refusal): sarclip.load(folder, "cpu")
+    export(other, folder)
+    assert sorted(p.name for p in folder.iterdir()) == whole
+    assert sarclip.load(folder, "cpu").key == sarclip.load(tmp_path / "other", "cpu").key
+
+
+def test_killed_export_for_a_hub_is_no_mixture_and_the_next_one_sweeps_it(encoder, tmp_path):
+    from sarclip.use.hub import export_hub
+    export_hub(encoder, tmp_path / "hub")
+    check_killed_export("hub", export_hub, tmp_path / "hub", "open_clip_config.json", "nothing says which backbone", tmp_path)
+
+
+def test_killed_export_of_onnx_is_no_mixture_and_the_next_one_sweeps_it(exported, tmp_path):
+    from sarclip.use.onnx import export_onnx
+    shutil.copytree(exported, tmp_path / "onnx")
+    check_killed_export("onnx", export_onnx, tmp_path / "onnx", "sarclip_onnx.json", "lacks sarclip_onnx.json", tmp_path)
+
+
+def test_onnx_folder_honours_or_refuses_what_load_is_asked(exported):
+    assert sarclip.load(exported, "cpu", backbone="sarclip-mini").name == "sarclip-mini, ONNX"
+    for asked, said in [({"precision": "bfloat16"}, "ONNX files, which compute in float32, not in bfloat16; leave precision away"),
+                        ({"backbone": "RN50"}, "ONNX files of the backbone sarclip-mini, not of RN50"),
+                        ({"device": "cuda:9"}, "device 'cuda:9' is not available to ONNX Runtime"), ({"device": "gpu"}, "got 'gpu'")]:
+        with pytest.raises(ValueError, match=said): sarclip.load(exported, **asked)
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'PictureSource', 'View', 'find_pictures', 'is_picture', 'read_pixels', 'picture_name', 'read_picture',
-           'list_pictures']
+           'list_pictures', 'stack_pictures']
 
 # %% ../../nbs/api/data/15_pictures.ipynb #2a75fa60
-import io
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from ..core.limits import MAX_STREAM_BYTES, check_image_size
+from .formats.common import check_png, open_picture
 from .formats.mstar import read_phoenix
 from .formats.tiff import read_tiff
 from .imaging import Tone, gray_if_gray, picture
@@ -74,33 +75,49 @@ PictureSource = str | os.PathLike | BinaryIO | Image.Image | np.ndarray    # wha
 def read_pixels(
     source: PictureSource,    # path, open binary file, Pillow image or array; (H, W), (H, W, C) or (C, H, W), C up to 4
 ) -> np.ndarray:              # raw pixels, as `sarclip.data.imaging.amplitude` takes them
-    "Pixels of anything that holds one picture. Raises FileNotFoundError, or ValueError naming what cannot be read."
-    if isinstance(source, Image.Image): return image_pixels(source)
-    if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"): return np.asarray(source)
+    """Pixels of anything that holds one picture. Raises FileNotFoundError, or ValueError naming what cannot be read or
+    would take more memory than `sarclip.core.limits` allow."""
+    is_path = isinstance(source, str | os.PathLike)
+    if not is_path and not hasattr(source, "read") and not isinstance(source, Image.Image): return np.asarray(source)
     name = picture_name(source)
-    if isinstance(source, str | os.PathLike) and not Path(source).is_file():
-        raise FileNotFoundError(f"picture {name} does not exist")
+    if is_path and not Path(source).is_file(): raise FileNotFoundError(f"picture {name} does not exist")
     try:
-        return _decode(Path(source).read_bytes() if isinstance(source, str | os.PathLike) else source.read())
+        if isinstance(source, Image.Image): return _from_pillow(source)
+        return _decode(Path(source)) if is_path else _from_stream(source)
     except Exception as error:  # decoders raise whatever they like; all of it means this file
-        reason = "it is none that Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else error
+        known = not isinstance(error, Image.UnidentifiedImageError)
+        reason = (str(error) or type(error).__name__) if known else "it is of no format that is known"
         raise ValueError(f"picture {name} cannot be read ({reason}); save it again as PNG or TIFF") from error
 
-def _decode(data: bytes) -> np.ndarray:
-    if not data: raise ValueError("it has no bytes")
-    if data.startswith(b"\x93NUMPY"): return np.load(io.BytesIO(data), allow_pickle=False)
-    if data.lstrip().startswith(MAGIC["phoenix"]): return _from_disk(data, lambda path: read_phoenix(path)[1])
-    if data.startswith(MAGIC["tiff"]):
-        try: return _from_disk(data, read_tiff)
+def _decode(path: Path) -> np.ndarray:
+    with open(path, "rb") as file: start = file.read(64)
+    if not start: raise ValueError("it has no bytes")
+    if start.startswith(b"\x93NUMPY"): return _read_npy(path)
+    if start.lstrip().startswith(MAGIC["phoenix"]): return read_phoenix(path)[1]
+    if start.startswith(MAGIC["tiff"]):
+        try: return read_tiff(path)
         except ImportError: pass    # needs rasterio, which is not installed; Pillow knows common ones
-    with Image.open(io.BytesIO(data)) as image: return image_pixels(image)
+    check_png(path)
+    with open_picture(path) as image: return image_pixels(image)
 
-def _from_disk(data: bytes, read: Callable[[Path], np.ndarray]) -> np.ndarray:
-    "For readers that want a path."
+def _from_pillow(image: Image.Image) -> np.ndarray:
+    check_image_size(*image.size, bytes_a_pixel=len(image.getbands()))    # it may be a file whose pixels are not read
+    return image_pixels(image)
+
+def _from_stream(stream: BinaryIO) -> np.ndarray:
+    "By way of the disk: the readers want a path."
+    data = stream.read(MAX_STREAM_BYTES + 1)
+    if len(data) > MAX_STREAM_BYTES: raise ValueError(f"it has more than {MAX_STREAM_BYTES:,} bytes; pass its path")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "picture"
         path.write_bytes(data)
-        return read(path)
+        return _decode(path)
+
+def _read_npy(path: Path) -> np.ndarray:
+    stated = np.load(path, mmap_mode="r", allow_pickle=False)    # its header only
+    height, width = sorted((1, 1, *stated.shape))[-2:]
+    check_image_size(width, height, bytes_a_pixel=stated.nbytes / max(width * height, 1))
+    return np.array(stated)
 
 def picture_name(
     source: Any,            # as for `read_pixels`
@@ -135,3 +152,11 @@ def list_pictures(
     listed = [images] if one or getattr(images, "ndim", 4) < 4 else list(images)
     if not listed: raise ValueError("there are no pictures; pass a picture, a list of them or a folder")
     return listed, [picture_name(source, number) for number, source in enumerate(listed, 1)]
+
+# %% ../../nbs/api/data/15_pictures.ipynb #55376d42
+def stack_pictures(
+    pictures: Sequence[np.ndarray],    # from `read_picture`: uint8 (S, S) or (S, S, 3), one or more, of one size
+) -> np.ndarray:                       # uint8 (N, S, S, C): C is 1 where all are gray, otherwise 3
+    "Pictures as one array, as a tower takes them."
+    if all(picture.ndim == 2 for picture in pictures): return np.stack(pictures)[..., None]
+    return np.stack([picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, 2) for picture in pictures])

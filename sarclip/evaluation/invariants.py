@@ -95,13 +95,15 @@ def check_frozen_tower(
     encoder: Encoder,              # model, tokenizer and normalisation
     tasks: Mapping[str, Task],     # of `sarclip.evaluation.tasks.load_tasks`
     seed: int = 0,                 # of the scrambling and the probe
-    images: int = 64,              # training images to look at
+    images: int = 64,              # training images to look at, 2 or more
 ) -> Metrics:                      # of `frozen_tower_invariants`; empty where no task trains on two classes
-    "`frozen_tower_invariants` on training images of one of the run's tasks."
+    "`frozen_tower_invariants` on training images of one of the run's tasks, as many of each class as there can be."
     for task in tasks.values():
-        labels = task.labels[0][:images]
-        if len(set(labels)) > 1:
-            return frozen_tower_invariants(encoder, task.images[0][:images], labels, task.classes, seed)
+        labels = np.array(task.labels[0])
+        if len(set(labels)) < 2: continue
+        turns = pd.Series(labels).groupby(labels).cumcount()    # every class's first image, then every second one …
+        chosen = np.sort(np.argsort(turns, kind="stable")[:images])
+        return frozen_tower_invariants(encoder, task.images[0][chosen], labels[chosen].tolist(), task.classes, seed)
     return {}
 
 

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..core.files import atomic_path
+from ..core.files import new_path
 from ..data.imaging import Tone
-from .lists import InvertedLists
+from .lists import InvertedLists, faiss_is_installed
 from .search import nearest
 from .tiles import Place, Window
 
@@ -70,8 +70,7 @@ class TileStore:
         about: dict[str, Any],    # what else shall be remembered, JSON values
     ) -> "TileStore":
         "Begin an empty store, whole or not at all. Raises FileExistsError where a file stands."
-        if Path(path).exists(): raise FileExistsError(f"{path} exists already")
-        with atomic_path(path) as temporary, contextlib.closing(sqlite3.connect(temporary, **_SETTINGS)) as db:
+        with new_path(path) as temporary, contextlib.closing(sqlite3.connect(temporary, **_SETTINGS)) as db:
             _careful(db).executescript(_TABLES)
             named = {"format": FORMAT, "id": uuid.uuid4().hex, "dimension": dimension} | about
             db.executemany("INSERT INTO about VALUES (?, ?)", [(n, json.dumps(v)) for n, v in named.items()])
@@ -183,13 +182,25 @@ class TileStore:
         query: np.ndarray,    # float32 (D,), length 1
         k: int = 10,          # how many to return; fewer where fewer are stored
     ) -> tuple[np.ndarray, np.ndarray]:    # ids and cosine similarities, best first
-        "The nearest tiles: exactly so up to EXACT_UP_TO of them. Raises ValueError for an empty store and for k < 1."
+        """The nearest tiles: exactly so up to EXACT_UP_TO of them. Raises ValueError for an empty store and for k < 1,
+        ImportError where there are more tiles and FAISS is not installed."""
         if k < 1: raise ValueError(f"k must be at least 1, got {k}")
         query, (ids, held) = np.asarray(query, np.float32), self._current()
         if not len(held): raise ValueError(f"{self.path} holds no tiles yet; index the folder again")
         if isinstance(held, InvertedLists): ids, held = self._vectors(held.search(query, k + SPARE)[0])
         order, similarity = nearest(held, query, min(k, len(ids)))
         return ids[order], similarity
+
+    def check_room(self,
+        more: int,    # tiles that are about to be added
+    ) -> None:
+        "Raises ImportError where they would make the store too large to be searched without FAISS, which is missing."
+        if faiss_is_installed() or len(self) + more <= EXACT_UP_TO: return
+        raise ImportError(
+            f"the index {self.path} holds {len(self):,} tiles, and with the next {more:,} they are more than the "
+            f"{EXACT_UP_TO:,} that are searched without FAISS: pip install 'sarclip[search]', then index the folder "
+            f"again, which goes on from here"
+        )
 
     def prepare(self) -> None:
         "Write the lists of a large store, so that the next process finds them ready."

@@ -8,7 +8,6 @@ __all__ = ['MEASURED', 'model_card', 'export_hub', 'export_state_dict']
 # %% ../../nbs/api/use/03_hub.ipynb #425900a7
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 import yaml
 
 from ..core.files import atomic_path, write_text
+from ..core.staging import move_in, staging_folder
 from ..evaluation.features import model_key
 from ..models.checkpoint import save_checkpoint
 from ..models.factory import Encoder
@@ -150,14 +150,12 @@ def export_hub(
     "Write weights, description and card. Raises ValueError for a model with HarMA's adapters, which OpenCLIP lacks."
     if hasattr(encoder.model, "harma"):
         raise ValueError("this model has HarMA's adapters, which OpenCLIP cannot compute; share its checkpoint folder")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    names = {"model.safetensors": "open_clip_model.safetensors", "open_clip_config.json": "open_clip_config.json"}
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".export.") as temporary:
-        save_checkpoint(encoder, Path(temporary))
-        for ours, theirs in names.items(): os.replace(Path(temporary) / ours, folder / theirs)
-    write_text(folder / "README.md", model_card(encoder, step))
-    return [*names.values(), "README.md"]
+    weights, config, card = "open_clip_model.safetensors", "open_clip_config.json", "README.md"
+    with staging_folder(folder, "export") as staging:
+        save_checkpoint(encoder, staging).rename(staging / weights)
+        write_text(staging / card, model_card(encoder, step))
+        move_in(staging, Path(folder), config)
+    return [weights, config, card]
 
 def export_state_dict(
     encoder: Encoder,             # any model

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ...core.files import write_bytes
 from .coco import json_number, keys_of, list_of, load_json
-from .common import make_record, not_empty, save_bytes, save_image
+from .common import make_record, not_empty, save_image
 from ...core.problems import Fault, Problems, strict_unless
 from ...core.records import Box, Record
 
@@ -116,4 +117,4 @@ def write_au_air(
         }
         for r, (width, height) in zip(frames, sizes)
     ]
-    save_bytes(Path(root) / FILE, json.dumps({"categories": names, "annotations": entries}).encode())
+    write_bytes(Path(root) / FILE, json.dumps({"categories": names, "annotations": entries}).encode())

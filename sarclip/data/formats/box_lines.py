@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ...core.files import write_bytes
 from sarclip.data.formats.common import (
-    image_size, list_files, make_record, not_empty, not_in_two, parse_number, read_each, read_text, save_bytes,
-    save_image,
+    image_size, list_files, make_record, not_empty, not_in_two, parse_number, read_each, read_text, save_image,
 )
 from ...core.problems import Fault, Problems, strict_unless
 from ...core.records import Box, Record
@@ -132,13 +132,13 @@ def write_box_lines(
                     f"record {record.image_id} has a box of {b.label!r} that is oriented or none of {', '.join(texts)}"
                 )
         save_image(Path(root) / record.path, pixels)
-        save_bytes(
+        write_bytes(
             Path(root) / o["boxes"].format(**match.groupdict("")),
             "".join(_line(b, o["columns"], texts) for b in record.boxes).encode(),
         )
         if record.split: lists.setdefault(record.split, []).append(match["name"])
     for split, names in lists.items():
-        save_bytes(Path(root) / o["list"].format(split=split), "".join(f"{name}\n" for name in names).encode())
+        write_bytes(Path(root) / o["list"].format(split=split), "".join(f"{name}\n" for name in names).encode())
 
 
 def _line(b: Box, columns: list[str], texts: dict[str, str]) -> str:

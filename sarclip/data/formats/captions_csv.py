@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .common import csv_rows, make_record, not_empty, read_annotation, save_bytes, save_image
+from ...core.files import write_bytes
+from .common import csv_rows, make_record, not_empty, read_annotation, save_image
 from ...core.problems import Fault, Problems, strict_unless
 from ...core.records import Record
 
@@ -193,4 +194,4 @@ def write_captions_csv(
         csv.writer(buffer, delimiter=options.get("separator", ",")).writerows(
             row if with_split else row[:2] for row in (header, *lines)
         )
-        save_bytes(Path(root) / file, buffer.getvalue().encode())
+        write_bytes(Path(root) / file, buffer.getvalue().encode())

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from .common import leads_inside, make_record, not_empty, read_annotation, save_bytes, save_image
+from ...core.files import write_bytes
+from .common import leads_inside, make_record, not_empty, read_annotation, save_image
 from ...core.problems import FAULTS, Fault, Problems, strict_unless
 from ...core.records import Box, Record
 
@@ -241,7 +242,7 @@ def write_coco(
     if unknown: raise ValueError(f"option categories does not list {sorted(unknown)}")
     for split, records in splits.items():
         file = Path(root) / layout["annotations"].format(split=split)
-        save_bytes(
+        write_bytes(
             file, json.dumps(_content(records, layout["images"].format(split=split), categories), indent=1).encode()
         )
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from ...core.files import write_bytes
 from sarclip.data.formats.common import (
     box_around, check_path, image_size, list_files, make_record, not_empty, parse_number, read_each, read_text,
-    save_bytes, save_image,
+    save_image,
 )
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record
@@ -122,6 +123,6 @@ def write_dota(
             lines.append(" ".join(f"{v:.17g}" for corner in b.polygon for v in corner) + f" {b.label} 0")
         path = Path(root) / record.path
         save_image(path, pixels)
-        save_bytes(
+        write_bytes(
             path.parent.parent / "labelTxt" / f"{path.stem}.txt", "".join(line + "\n" for line in lines).encode()
         )

@@ -13,9 +13,10 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from ...core.files import write_bytes
 from sarclip.data.formats.common import (
     check_path, element, list_files, make_record, not_empty, not_in_two, number_of, parse_xml, read_each, read_text,
-    save_bytes, save_image, save_xml, text_of, whole_of,
+    save_image, save_xml, text_of, whole_of,
 )
 from ...core.problems import Problems, strict_unless
 from ...core.records import Box, Record
@@ -95,7 +96,7 @@ def write_hrsc(
         )
         if record.split: lists.setdefault(record.split, []).append(match["stem"])
     for split, names in lists.items():
-        save_bytes(Path(root) / "ImageSets" / f"{split}.txt", "".join(f"{name}\n" for name in names).encode())
+        write_bytes(Path(root) / "ImageSets" / f"{split}.txt", "".join(f"{name}\n" for name in names).encode())
 
 
 def _object(b: Box) -> Element:

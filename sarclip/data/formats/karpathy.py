@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ...core.files import write_bytes
 from .coco import key_of, list_of, load_json
-from .common import make_record, not_empty, save_bytes, save_image
+from .common import make_record, not_empty, save_image
 from ...core.problems import FAULTS, Fault, Problems, strict_unless
 from ...core.records import Record
 
@@ -99,7 +100,7 @@ def write_karpathy(
             }
         )
     if not images: raise ValueError(f"there are no images to write to {root}")
-    save_bytes(
+    write_bytes(
         _places(Path(root), dataset, options)[0],
         json.dumps({"images": images, "dataset": dataset}, ensure_ascii=False).encode(),
     )

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from ...core.files import write_bytes
 from sarclip.data.formats.common import (
-    list_files, make_record, not_empty, parse_number, read_each, save_bytes, save_image,
+    list_files, make_record, not_empty, parse_number, read_each, save_image,
 )
 from ...core.limits import check_image_size
 from ...core.problems import Fault, Problems
@@ -121,7 +122,7 @@ def write_phoenix(
     head = "\n[PhoenixHeaderVer01.04]\nPhoenixHeaderLength= {:05d}\nPhoenixSigSize= {:010d}\n"
     length = len(head.format(0, 0)) + len(tail)
     body = np.stack([np.abs(pixels), np.angle(pixels)]).astype(">f4").tobytes()
-    save_bytes(path, head.format(length, length + len(body)).encode() + tail + body)
+    write_bytes(path, head.format(length, length + len(body)).encode() + tail + body)
 
 # %% ../../../nbs/api/data/formats/mstar.ipynb #a40a5c76
 VARIANT = re.compile(r"A(04|05|07|10|32|62|63|64)")

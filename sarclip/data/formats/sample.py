@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ...core.files import write_bytes
 from sarclip.data.formats.common import (
-    check_path, list_files, make_record, not_empty, read_each, save_bytes, save_image,
+    check_path, list_files, make_record, not_empty, read_each, save_image,
 )
 from ...core.problems import Fault, Problems
 from ...core.records import Record
@@ -103,4 +104,4 @@ def write_sample(
         else:
             buffer = io.BytesIO()
             savemat(buffer, {"complex_img": pixels})
-            save_bytes(Path(root) / record.path, buffer.getvalue())
+            write_bytes(Path(root) / record.path, buffer.getvalue())

@@ -13,8 +13,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from ...core.files import write_bytes
 from .captions_csv import read_rows
-from .common import list_files, make_record, not_empty, save_bytes, save_image
+from .common import list_files, make_record, not_empty, save_image
 from ...core.problems import Fault, Problems, strict_unless
 from ...core.records import Record
 
@@ -106,4 +107,4 @@ def write_sarlang(
     for split, lines in rows.items():
         buffer = io.StringIO(newline="")
         csv.writer(buffer).writerows([(o["image_column"], o["caption_column"]), *lines])
-        save_bytes(Path(root) / o["captions"] / FILES[split], buffer.getvalue().encode())
+        write_bytes(Path(root) / o["captions"] / FILES[split], buffer.getvalue().encode())

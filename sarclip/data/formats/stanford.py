@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from ...core.files import write_bytes
 from sarclip.data.formats.common import (
-    check_path, image_size, list_files, make_record, not_empty, read_each, read_text, save_bytes, save_image,
+    check_path, image_size, list_files, make_record, not_empty, read_each, read_text, save_image,
 )
 from ...core.problems import Fault, Problems, strict_unless
 from ...core.records import Box, Record
@@ -152,4 +153,4 @@ def write_stanford(
             )
     # an empty line in any case: an empty file would be read as damaged, not as a video without objects
     for video, found in lines.items():
-        save_bytes(Path(root) / video / "annotations.txt", ("".join(found) or "\n").encode())
+        write_bytes(Path(root) / video / "annotations.txt", ("".join(found) or "\n").encode())

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .common import open_picture, parse_number, save_bytes
+from ...core.files import write_bytes
+from .common import open_picture, parse_number
 from ...core.limits import MAX_IMAGE_BYTES, check_image_size
 from ...core.problems import Fault
 
@@ -136,4 +137,4 @@ def write_tiff(
         extratags=tags,
         metadata=None,
     )
-    save_bytes(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())

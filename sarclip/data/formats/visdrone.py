@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ...core.files import write_bytes
 from sarclip.data.formats.common import (
-    check_path, image_size, list_files, make_record, not_empty, parse_number, read_each, read_text, save_bytes,
-    save_image,
+    check_path, image_size, list_files, make_record, not_empty, parse_number, read_each, read_text, save_image,
 )
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record
@@ -128,7 +128,7 @@ def write_visdrone(
         save_image(path, pixels)
         # an empty line in any case: an empty file would be read as damaged, not as an image without objects
         lines = "".join(_line(b) for b in record.boxes) or "\n"
-        save_bytes(path.parent.parent / "annotations" / f"{path.stem}.txt", lines.encode())
+        write_bytes(path.parent.parent / "annotations" / f"{path.stem}.txt", lines.encode())
 
 
 def _line(b: Box) -> str:

@@ -12,9 +12,10 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from ...core.files import write_bytes
 from sarclip.data.formats.common import (
-    child_of, element, list_files, make_record, not_empty, number_of, parse_xml, read_each, read_text, save_bytes,
-    save_image, save_xml, text_of, whole_of,
+    child_of, element, list_files, make_record, not_empty, number_of, parse_xml, read_each, read_text, save_image,
+    save_xml, text_of, whole_of,
 )
 from ...core.problems import Fault, Problems
 from ...core.records import Box, Record
@@ -86,7 +87,9 @@ def write_voc(
     unlisted class."""
     o = {"first_pixel": 1, "images": "JPEGImages", "classes": ()} | (options or {})
     numbers = {name: str(i) for i, name in enumerate(o["classes"])}
-    if numbers: save_bytes(Path(root) / "classes.txt", "".join(f"{n} {name}\n" for name, n in numbers.items()).encode())
+    if numbers:
+        lines = "".join(f"{n} {name}\n" for name, n in numbers.items())
+        write_bytes(Path(root) / "classes.txt", lines.encode())
     for record, pixels in items:
         path = PurePosixPath(record.path)
         if path.parent.as_posix() != o["images"]:
