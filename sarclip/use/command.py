@@ -9,7 +9,6 @@ __all__ = ['DONE', 'FAILED', 'SOME_LEFT_OUT', 'TONES', 'command_parser', 'main']
 import argparse
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -212,11 +211,11 @@ def _verify(asked: argparse.Namespace) -> int:
     return FAILED if any(r["status"] in wrong for r in rows) else DONE
 
 def _report(asked: argparse.Namespace) -> int:
-    from sarclip.core.files import project_root
+    from sarclip.core.settings import run_folder
     from sarclip.study.report import main_rows, print_summary
     from sarclip.study.results import collect, headline
 
-    folder = project_root() / (os.environ.get("SARCLIP_RUNS") or "runs") / asked.profile
+    folder = run_folder(asked.profile)
     if not asked.json: print_summary(folder)
     else:
         columns = ["backbone", "init", "metric", "value", "std", "trainings", "chance", "ceiling", "untrained"]
@@ -227,9 +226,10 @@ def _report(asked: argparse.Namespace) -> int:
 
 def _keep(asked: argparse.Namespace) -> int:
     from sarclip.core.files import project_root
+    from sarclip.core.settings import run_folder
     from sarclip.study.keep import keep
 
     root = project_root()
-    kept = keep(root / (os.environ.get("SARCLIP_RUNS") or "runs") / asked.profile, root / "results")
+    kept = keep(run_folder(asked.profile), root / "results")
     _say(asked, {"folders": [str(p.relative_to(root)) for p in kept]}, f"{len(kept)} steps kept; see results/README.md")
     return DONE
