@@ -28,7 +28,7 @@ from ..models.factory import Encoder, check_backbone
 from ..models.releases import starting_point
 from ..captions.pairs import at_most, read_table
 from ..training.recipe import TrainConfig, ablation_variants, configure
-from ..core.locks import alone
+from ..core.locks import Busy, alone
 from .run import PATIENCE, Step
 from ..core.parameters import NOTEBOOKS, AblationSettings, TrainSettings
 from ..core.settings import check
@@ -207,7 +207,7 @@ def main(
         with joined(settings.device) as device:
             if stage: train_stage(settings, stage, device)
             else: train_variant(settings, variant, device)
-    except (ValueError, FileNotFoundError, FloatingPointError, MemoryError, OSError) as error:
+    except (ValueError, Busy, FloatingPointError, MemoryError, OSError) as error:
         raise SystemExit(f"✗ {type(error).__name__}: {error}") from error
 
 
