@@ -114,7 +114,7 @@ class PointMap {
     this.tell.over(index);
   }
 
-  // regl-scatterplot listens to a mouse: one finger speaks as one, two fingers zoom. A mouse comes from somewhere before
+  // regl-scatterplot listens to a mouse: one finger speaks as one, two fingers zoom. A mouse comes from a place before
   // it is pressed; a finger does not, so it is seen in one frame and pressed in the next, or the map would jump to it.
   fingers() {
     let apart = 0, pinched = false, said = Promise.resolve();
