@@ -167,6 +167,7 @@ def ceiling_figure(
     sns.barplot(said, x="source", y="mean_recall", hue="model", ax=ax)
     ax.axhline(paper, color="black", linestyle="--", linewidth=1, label=f"the paper's best, all sources: {paper:.2f}")
     ax.set(xlabel="queries of", ylabel="mean recall [%]", ylim=(0, 100))
+    ax.tick_params(axis="x", labelsize=9)
     ax.legend(title="a perfect model that", frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     figure.tight_layout()
     return figure

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..data.words import part_in_words
 from .paper import ROMAN, VALUES, paper_tables, printed_gains, relative_gain
 
 # %% ../../nbs/api/study/04_audit.ipynb #50c45eb2
@@ -109,7 +110,7 @@ def _audit_gains() -> list[tuple]:
         rows.append(
             (
                 f"Table {ROMAN[bracket.table]}",
-                f"gain in {bracket.column}, SARCLIP {bracket.backbone} from {bracket.init}",
+                f"gain in {part_in_words(bracket.column)}, SARCLIP {bracket.backbone} from {bracket.init}",
                 bracket.gain,
                 rounded(gain),
                 _verdict(bracket.gain, gain),
@@ -228,7 +229,7 @@ def _audit_text() -> list[tuple]:
         rows.append(
             (
                 "Section IV-E.1",
-                f"training both encoders is best in {column}",
+                f"training both encoders is best in {part_in_words(column)}",
                 both[column],
                 top,
                 "agrees" if both[column] == top else "disagrees",
@@ -244,7 +245,7 @@ def _audit_text() -> list[tuple]:
         rows.append(
             (
                 "Table VI",
-                f"its last row repeats {column} of its own table",
+                f"its last row repeats {part_in_words(column)} of its own table",
                 both[column],
                 same,
                 "agrees" if both[column] == same else "disagrees",
