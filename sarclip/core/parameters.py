@@ -239,7 +239,7 @@ class ProtocolSettings(ModelSettings):
     twin_epochs: int | None = Field(
         None, ge=1, description="passes over the chips for the supervised twin; None: the backbone's recipe"
     )
-    a_convnets_epochs: int = Field(15, ge=1, description="passes over the chips for A-ConvNets")
+    a_convnets_epochs: int = Field(30, ge=1, description="passes over the chips for A-ConvNets")
 
 
 class ReportSettings(Settings):

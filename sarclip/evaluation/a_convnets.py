@@ -6,7 +6,7 @@
 __all__ = ['CROP', 'BATCH', 'LEARNING_RATE', 'WEIGHT_DECAY', 'a_convnets', 'random_crops', 'central_crops', 'AConvNets',
            'train_a_convnets', 'has_room', 'a_convnets_on']
 
-# %% ../../nbs/api/evaluation/18_a_convnets.ipynb #2aaf74ad
+# %% ../../nbs/api/evaluation/18_a_convnets.ipynb #26c5fd35
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from .features import Metrics
 from .recognition import Recognition, class_indices
 from .tasks import Task
 
-# %% ../../nbs/api/evaluation/18_a_convnets.ipynb #8d67bc2b
+# %% ../../nbs/api/evaluation/18_a_convnets.ipynb #893126e3
 CROP = 88     # side of the square that the network sees, native pixels
 
 def a_convnets(
@@ -46,7 +46,7 @@ def a_convnets(
                 nn.init.zeros_(layer.bias)
     return network
 
-# %% ../../nbs/api/evaluation/18_a_convnets.ipynb #a42d02e6
+# %% ../../nbs/api/evaluation/18_a_convnets.ipynb #2c831376
 def random_crops(
     chips: np.ndarray,           # uint8 (N, S, S), S at least CROP
     rng: np.random.Generator,    # of the places
@@ -62,8 +62,8 @@ def central_crops(
     first = (chips.shape[1] - CROP) // 2
     return chips[:, first:first + CROP, first:first + CROP]
 
-# %% ../../nbs/api/evaluation/18_a_convnets.ipynb #dc8ad124
-BATCH, LEARNING_RATE, WEIGHT_DECAY = 32, 2e-3, 4e-3    # the decay is the paper's, the rest ours
+# %% ../../nbs/api/evaluation/18_a_convnets.ipynb #60d8b32d
+BATCH, LEARNING_RATE, WEIGHT_DECAY = 16, 1e-3, 4e-3    # the decay is the paper's, the rest ours
 
 @dataclass(frozen=True)
 class AConvNets:
@@ -96,7 +96,7 @@ def train_a_convnets(
     labels: Sequence[str],                 # class of each chip
     classes: Sequence[str],                # all class names
     seed: int,                             # of weights, order, crops and dropout
-    epochs: int = 15,                      # passes over the chips
+    epochs: int = 30,                      # passes over the chips
     max_steps: int | None = None,          # stop after so many batches; None: no limit
     device: str | torch.device = "cpu",    # where to train
     progress: bool = True,                 # draw a progress bar
@@ -135,7 +135,7 @@ def _train(
         schedule.step()
     model.network.eval()
 
-# %% ../../nbs/api/evaluation/18_a_convnets.ipynb #bbcb7b7e
+# %% ../../nbs/api/evaluation/18_a_convnets.ipynb #d0960fa1
 def has_room(
     task: Task,    # any
 ) -> bool:
