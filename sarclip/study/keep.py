@@ -57,7 +57,7 @@ def study_command(
     profile: str,         # the run's
     steps: list[Step],    # from `collect`
 ) -> str:                 # 'make study PROFILE=real SEEDS="0 1 2"'
-    "The command that makes a whole run again; what is as the profile says is not named."
+    "The command that makes a whole run again, with each of its choices named."
     models = [s for s in steps if s.notebook == "04_eval_retrieval" and not s.init.startswith("file-")]
     methods = {(s.init.partition("-")[2] or "sarclip") for s in models}
     chosen = {
@@ -100,7 +100,9 @@ def results_page(
         "images.",
     ]
     for folder in sorted(path for path in Path(results_dir).iterdir() if path.is_dir()):
-        if steps := collect(folder): parts += _run_page(folder.name, steps)
+        # what else lies in results/ is no run of the study
+        steps = [step for step in collect(folder) if step.notebook in NOTEBOOKS]
+        if steps: parts += _run_page(folder.name, steps)
     return "\n\n".join(parts) + "\n"
 
 def _run_page(profile: str, steps: list[Step]) -> list[str]:
