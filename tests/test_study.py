@@ -107,6 +107,8 @@ def test_rerun_that_diverges_leaves_the_good_run_as_it_was(studied):
     step = runs / "tiny" / STEPS[3]
     def files() -> dict[str, bytes]:
         return {name: p.read_bytes() for p in sorted(step.rglob("*")) if p.is_file() and not (name := p.relative_to(step).as_posix()).startswith(("unfinished/", "."))}
+    (step / "best").mkdir(exist_ok=True)    # so small a study keeps no images to watch, and so no best model
+    (step / "best/model.safetensors").write_bytes(b"the best so far")
     good = files()
     assert {"model.safetensors", "metrics.json", "03_train_stage2.ipynb", "best/model.safetensors"} <= good.keys()
     status, output = studied.call("sarclip-run", "03_train_stage2", "--profile", "tiny", "--lr", "1e30", SARCLIP_RUNS=str(runs))

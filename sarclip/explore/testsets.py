@@ -38,7 +38,8 @@ def test_sets(
     seed: int,                  # of the draw where there are more
 ) -> dict[str, pd.DataFrame]:   # set → image_id, label and its readable name, one row an image
     """The test images of retrieval and of each recognition task. Sets with fewer than five images, or with one label
-    only, are left out: a map of them shows nothing."""
+    only, are left out: a map of them shows nothing. Where none is left, as in a study of one's own data, there is one
+    set for each source of the test pairs, with the images' classes. Raises ValueError where that is none either."""
     retrieval = pairs[["image_id", "dataset"]].rename(columns={"dataset": "label"})
     sets = {RETRIEVAL: retrieval.assign(name=retrieval.label.map(part_in_words))}
     for name, task in manifest.evaluations.items():
@@ -46,8 +47,21 @@ def test_sets(
         if not part: continue
         frame = pd.DataFrame({"image_id": [r.image_id for r in part], "label": [r.labels[0] for r in part]})
         sets[name] = frame.assign(name=frame.label.map(manifest.class_names(task)))
+    sets = _worth_a_map(sets, limit, seed) or _worth_a_map(_by_source(records, pairs, manifest), limit, seed)
+    if sets: return sets
+    raise ValueError("no map can be drawn: neither the test pairs nor a recognition task have five images of two labels")
+
+def _worth_a_map(sets: Mapping[str, pd.DataFrame], limit: int, seed: int) -> dict[str, pd.DataFrame]:
     sets = {name: at_most(frame, limit, seed) for name, frame in sets.items()}
     return {name: frame for name, frame in sets.items() if len(frame) >= 5 and frame.label.nunique() > 1}
+
+def _by_source(records: pd.DataFrame, pairs: pd.DataFrame, manifest: Manifest) -> dict[str, pd.DataFrame]:
+    sets = {}
+    for source, part in records[records.image_id.isin(pairs.image_id)].groupby("dataset"):
+        named = [(r.image_id, r.labels[0]) for r in frame_to_records(part) if r.labels]
+        frame = pd.DataFrame(named, columns=["image_id", "label"])
+        sets[source] = frame.assign(name=frame.label.map(manifest.datasets[source].classes))
+    return sets
 
 def set_in_words(
     name: str,    # of a set
