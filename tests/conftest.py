@@ -24,7 +24,7 @@ main_init: stage1
 05_eval_recognition: {shots: 1, head_epochs: 200}
 06_ablations: {epochs: 1, max_steps: 1, batch_size: 16, layers: [1]}
 07_explore: {points: 60, umap: false}
-07b_protocol: {epochs: 1, max_steps: 1, batch_size: 16, twin_epochs: 1}
+07b_protocol: {epochs: 1, max_steps: 1, batch_size: 16, twin_epochs: 1, a_convnets_epochs: 1}
 """
 
 

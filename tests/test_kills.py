@@ -21,7 +21,7 @@ KILLS, SEED = int(os.environ.get("KILLS", "20")), 11
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}    # sums in one order, however busy the machine is
 TIMED = ("seconds", "images_per_s", "data_share", "data_wait_share")
 TIMED_FOLDERS = (".written", "cache")    # data made again has new time stamps, and ready arrays are named after those
-UNLIKE = ("provenance.json", "report.html")    # they tell when and how long; so do notebooks, locks and `.written`
+UNLIKE = ("provenance.json",)    # it tells when and how long; so do notebooks, their pages, locks and `.written`
 
 
 def content(path: Path) -> bytes:
@@ -36,7 +36,7 @@ def content(path: Path) -> bytes:
 
 def hashes(runs: Path) -> dict[str, str]:
     "Every result below a folder of runs."
-    results = [path for path in sorted(runs.rglob("*")) if path.is_file() and path.suffix not in (".ipynb", ".lock", ".sqlite")]
+    results = [path for path in sorted(runs.rglob("*")) if path.is_file() and path.suffix not in (".ipynb", ".html", ".lock", ".sqlite")]
     return {path.relative_to(runs).as_posix(): hashlib.sha256(content(path)).hexdigest()
             for path in results if path.name not in UNLIKE and path.parent.name not in TIMED_FOLDERS and not path.name.endswith(".lock")}
 
@@ -48,7 +48,7 @@ def litter(runs: Path) -> list[Path]:
 def assert_same(runs: Path, wanted: dict[str, str]) -> None:
     found = hashes(runs)
     differ = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-    assert not differ, f"{len(differ)} of {len(wanted)} files differ: {differ[:5]}"
+    assert not differ, f"{len(differ)} of {len(wanted)} files differ: {differ[:40]}"
     assert not litter(runs)
 
 
