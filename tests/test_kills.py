@@ -31,12 +31,21 @@ def content(path: Path) -> bytes:
     if path.name == "train_log.jsonl":
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         return json.dumps([{k: v for k, v in line.items() if k not in TIMED} for line in lines]).encode()
+    if path.suffix == ".safetensors":    # several words about a file stand in its header in any order
+        length = int.from_bytes(path.read_bytes()[:8], "little")
+        header = json.loads(path.read_bytes()[8:8 + length])
+        return json.dumps(header, sort_keys=True).encode() + path.read_bytes()[8 + length:]
     return path.read_bytes()
+
+
+def told_when(path: Path) -> bool:
+    "Whether a file says when it was made: a notebook, its page, the report, a lock."
+    return path.suffix in (".ipynb", ".lock", ".sqlite") or path.name == "report.html" or path.with_suffix(".ipynb").exists()
 
 
 def hashes(runs: Path) -> dict[str, str]:
     "Every result below a folder of runs."
-    results = [path for path in sorted(runs.rglob("*")) if path.is_file() and path.suffix not in (".ipynb", ".html", ".lock", ".sqlite")]
+    results = [path for path in sorted(runs.rglob("*")) if path.is_file() and not told_when(path)]
     return {path.relative_to(runs).as_posix(): hashlib.sha256(content(path)).hexdigest()
             for path in results if path.name not in UNLIKE and path.parent.name not in TIMED_FOLDERS and not path.name.endswith(".lock")}
 
