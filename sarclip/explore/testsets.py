@@ -49,7 +49,9 @@ def test_sets(
         sets[name] = frame.assign(name=frame.label.map(manifest.class_names(task)))
     sets = _worth_a_map(sets, limit, seed) or _worth_a_map(_by_source(records, pairs, manifest), limit, seed)
     if sets: return sets
-    raise ValueError("no map can be drawn: neither the test pairs nor a recognition task have five images of two labels")
+    raise ValueError(
+        "no map can be drawn: neither the test pairs nor a recognition task have five images of two labels"
+    )
 
 def _worth_a_map(sets: Mapping[str, pd.DataFrame], limit: int, seed: int) -> dict[str, pd.DataFrame]:
     sets = {name: at_most(frame, limit, seed) for name, frame in sets.items()}
