@@ -24,6 +24,7 @@ class Augmentation:
     flip_horizontal: bool = False                   # mirror left and right in half of the images
     flip_vertical: bool = False                     # mirror top and bottom in half of the images
     quarter_turns: bool = False                     # turn by 0, 90, 180 or 270 degrees
+    rotate: float = 0.0                             # largest further rotation, degrees
     speckle_looks: int | None = None                # multiply by speckle of so many looks (fewer: grainier); None: none
     gain: float = 0.0                               # brightness factor, log-uniform in 1/(1 + gain)…1 + gain
     gamma: float = 0.0                              # exponent of the tone curve, log-uniform in 1/(1 + gamma)…1 + gamma
@@ -36,6 +37,7 @@ class Augmentation:
             raise ValueError(f"shift must lie in 0…0.5 of the image's side, got {self.shift}")
         if self.speckle_looks is not None and (type(self.speckle_looks) is not int or self.speckle_looks < 1):
             raise ValueError(f"speckle_looks must be None or a whole number of at least 1, got {self.speckle_looks!r}")
+        if not 0 <= self.rotate <= 45: raise ValueError(f"rotate must lie in 0…45 degrees, got {self.rotate}")
         for name in ("gain", "gamma"):
             if not 0 <= getattr(self, name) < 10:
                 raise ValueError(f"{name} must be at least 0 and below 10, got {getattr(self, name)}")
@@ -78,13 +80,8 @@ def sample_boxes(
     affine = torch.cat([linear, (corner + extent / 2)[:, :, None]], 2)
     grid = F.affine_grid(affine.to(images.device), list(images.shape), align_corners=False)
     first, last = ((corner + edge).to(images.device)[:, None, None] for edge in (1 / size, extent - 1 / size))
-    return F.grid_sample(
-        images.float(),
-        torch.minimum(torch.maximum(grid, first), last),
-        mode="bilinear",
-        padding_mode="reflection",
-        align_corners=False,
-    )
+    if turns is None: grid = torch.minimum(torch.maximum(grid, first), last)
+    return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 # %% ../../nbs/api/training/01_augment.ipynb #eb696386
 def speckle(
@@ -127,12 +124,21 @@ def augment(
     return preprocess(varied, mean, std)
 
 def _turns(n: int, augmentation: Augmentation, turnable: Tensor | None, rng: torch.Generator) -> Tensor | None:
-    "(n, 2, 2) matrices of random flips and quarter turns; the identity where `turnable` is False."
-    if not (augmentation.flip_horizontal or augmentation.flip_vertical or augmentation.quarter_turns): return None
-    flips = torch.tensor([augmentation.flip_horizontal, augmentation.flip_vertical]) & (
-        torch.rand(n, 2, generator=rng) < 0.5
-    )
-    angle = torch.pi / 2 * torch.randint(4, (n,), generator=rng) * augmentation.quarter_turns
-    turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).round().view(n, 2, 2)
-    turns = turn @ torch.diag_embed(1 - 2 * flips.float())
+    "(n, 2, 2) matrices of random flips, quarter turns and rotations; the identity where `turnable` is False."
+    flipped = augmentation.flip_horizontal or augmentation.flip_vertical or augmentation.quarter_turns
+    if not (flipped or augmentation.rotate): return None
+    turns = torch.eye(2).expand(n, 2, 2)
+    if flipped:
+        flips = torch.tensor([augmentation.flip_horizontal, augmentation.flip_vertical]) & (
+            torch.rand(n, 2, generator=rng) < 0.5
+        )
+        quarters = torch.randint(4, (n,), generator=rng) * augmentation.quarter_turns
+        turns = _rotations(torch.pi / 2 * quarters).round() @ torch.diag_embed(1 - 2 * flips.float())
+    if augmentation.rotate:
+        turns = turns @ _rotations(torch.pi / 180 * augmentation.rotate * (2 * torch.rand(n, generator=rng) - 1))
     return turns if turnable is None else torch.where(turnable[:, None, None], turns, torch.eye(2))
+
+
+def _rotations(angles: Tensor) -> Tensor:
+    "(n, 2, 2) matrices for n angles in radians."
+    return torch.stack([angles.cos(), -angles.sin(), angles.sin(), angles.cos()], 1).view(-1, 2, 2)

@@ -83,6 +83,9 @@ class TrainConfig:
     quarter_turns: bool = setting(
         False, "yes or no", "open_clip default", "turn by multiples of 90 degrees, where the caption speaks of no place"
     )
+    rotate: float = setting(
+        0.0, "degrees", "ours", "largest further rotation, where the caption speaks of no place"
+    )
     speckle_looks: int | None = setting(
         None, "looks", "open_clip default", "multiply by speckle of so many looks; None: none"
     )
@@ -136,6 +139,7 @@ class TrainConfig:
             need(_is_number(getattr(self, name)) and getattr(self, name) > 0, name, "a positive number")
         need(_is_number(self.weight_decay) and self.weight_decay >= 0, "weight_decay", "a number of at least 0")
         need(_is_number(self.shift) and 0 <= self.shift <= 0.5, "shift", "between 0 and 0.5")
+        need(_is_number(self.rotate) and 0 <= self.rotate <= 45, "rotate", "between 0 and 45")
         for name in ("gain", "gamma"):
             need(_is_number(getattr(self, name)) and 0 <= getattr(self, name) < 10, name, "at least 0 and below 10")
         for name in ("betas", "crop_scale"):
