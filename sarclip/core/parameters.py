@@ -128,8 +128,10 @@ class MethodSettings(ModelSettings):
 class TrainSettings(ModelSettings):
     "What the notebooks that train share (02, 03, 06)."
     lr: float | None = Field(None, gt=0, description="peak learning rate; None: the backbone's recipe")
-    loss: Literal["clip", "facts"] = Field(
-        "clip", description="paper's eq. 1, or its variant in which equal facts are positives"
+    loss: Literal["clip", "facts"] | None = Field(
+        None,
+        description="clip: the paper's eq. 1; facts: its variant in which equal facts are positives; None: the "
+                    "backbone's recipe",
     )
     shift: float | None = Field(
         None,
@@ -169,6 +171,9 @@ class Stage1Settings(TrainSettings):
 class Stage2Settings(TrainSettings, MethodSettings):
     "Notebook 03."
 
+    windows: int = Field(
+        0, ge=0, description="windows cut out of each annotated training scene, with captions of their own"
+    )
     shards: Path | None = Field(
         None,
         description="folder of WebDataset shards of SAR images to train on, instead of ready arrays in memory; "

@@ -34,6 +34,7 @@ from ..core.parameters import NOTEBOOKS, AblationSettings, TrainSettings
 from ..core.settings import check
 from ..training.shards import Shards
 from ..training.train import TrainingData, train
+from ..training.windows import together, window_pairs
 
 # %% ../../nbs/api/study/01_launch.ipynb #b761aeb6
 # notebook, and the manifest's role of its datasets
@@ -67,9 +68,10 @@ def stage_data(
     size: int,                      # side of the square the model sees, pixels
     shards: Path | None = None,     # folder of WebDataset shards to train on, instead of this run's tables
     progress: bool = True,          # draw a progress bar while decoding
+    windows: int = 0,               # further images cut out of each annotated scene, see `sarclip.training.windows`
 ) -> StageData:
     """Training images and up to 500 validation images of the stage's datasets that no test pair holds; ValueError where
-    nothing has a caption. Stage 1 may have no images at all: a study of one's own SAR data has no optical ones.
+    nothing has a caption, or for windows of shards. Stage 1 may have no images at all: a study of one's own SAR data has no optical ones.
 
     What is chosen by its recall on the validation images, `best/`, has thus not seen the test. Where all of them are in
     test pairs, nothing is watched.
@@ -77,20 +79,24 @@ def stage_data(
     records, pairs, test = (
         read_table(run.need("01_build_dataset", f"{name}.parquet")) for name in ("records", "pairs", "test_pairs")
     )
-    chosen = {name for name, dataset in load_manifest().datasets.items() if dataset.role == STAGES[stage][1]}
+    manifest = load_manifest()
+    chosen = {name for name, dataset in manifest.datasets.items() if dataset.role == STAGES[stage][1]}
     part = {name: records[records.dataset.isin(chosen) & (records.split == name)] for name in ("train", "val")}
 
     def load(rows: pd.DataFrame) -> PairData:
         return pair_data(rows, pairs, run.datasets_dir, size, run.cache_dir, progress)
 
     if stage == 1 and part["train"].empty: return StageData(None, None, {})
+    if windows and shards:
+        raise ValueError("windows are cut from the scenes of this run's tables, shards hold none; leave one of them out")
     watchable = part["val"].image_id.isin(pairs.image_id) & ~part["val"].image_id.isin(test.image_id)
     held_out = at_most(part["val"][watchable], 500, run.data_seed)
-    return StageData(
-        Shards(shards, size) if shards else load(part["train"]),
-        load(held_out) if len(held_out) > 1 else None,
-        part["train"].dataset.value_counts().to_dict(),
-    )
+    training = Shards(shards, size) if shards else load(part["train"])
+    counts = part["train"].dataset.value_counts().to_dict()
+    if windows:
+        cut = window_pairs(part["train"], manifest, run.datasets_dir, size, windows, run.data_seed)
+        training, counts = together(training, cut), counts | {"windows of scenes": len(cut.images)}
+    return StageData(training, load(held_out) if len(held_out) > 1 else None, counts)
 
 # %% ../../nbs/api/study/01_launch.ipynb #eb784727
 def by_method(
@@ -98,14 +104,9 @@ def by_method(
     settings: TrainSettings,    # of the stage's notebook
 ) -> tuple[Encoder, TrainConfig]:    # what to train, and how
     """The encoder and the recipe for the method that the settings name: both towers, or HarMA's adapters in frozen ones
-    with its own loss.
-
-    Raises ValueError when another loss is asked for than the method's.
-    """
+    with its own loss, whatever the settings say: a profile names a loss for the paper's method."""
     config, method = configure(settings), getattr(settings, "method", "sarclip")
     if method == "sarclip": return encoder, config
-    if config.loss != "clip":
-        raise ValueError(f"method {method!r} has a loss of its own, so loss {config.loss!r} has no place; leave it out")
     return add_harma(encoder, seed=settings.seed), replace(config, loss="harma")
 
 # %% ../../nbs/api/study/01_launch.ipynb #2080bc34
@@ -128,7 +129,14 @@ def _train_stage(settings: TrainSettings, stage: int, run: Step, device: torch.d
     if stage == 1: encoder = starting_point(settings.init, settings.backbone, settings.seed, settings.weights, device)
     else: encoder = load_checkpoint(run.need("02_train_stage1", "model.safetensors").parent, device)
     with _one_decodes(run):
-        data = stage_data(run, stage, encoder.image_size, getattr(settings, "shards", None), rank() == 0)
+        data = stage_data(
+            run,
+            stage,
+            encoder.image_size,
+            getattr(settings, "shards", None),
+            rank() == 0,
+            getattr(settings, "windows", 0),
+        )
     if data.training is None: return print(data.untrained(settings.init)) if rank() == 0 else None
     encoder, config = by_method(encoder, settings)
     log = train(encoder, data.training, config, run.dir, validation=data.validation)
