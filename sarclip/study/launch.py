@@ -94,7 +94,8 @@ def stage_data(
     training = Shards(shards, size) if shards else load(part["train"])
     counts = part["train"].dataset.value_counts().to_dict()
     if windows:
-        cut = window_pairs(part["train"], manifest, run.datasets_dir, size, windows, run.data_seed)
+        captions = {name: run.built[name] for name in ("captions_per_image", "caption_profile")}
+        cut = window_pairs(part["train"], manifest, run.datasets_dir, size, windows, run.data_seed, **captions)
         training, counts = together(training, cut), counts | {"windows of scenes": len(cut.images)}
     return StageData(training, load(held_out) if len(held_out) > 1 else None, counts)
 

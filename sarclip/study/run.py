@@ -90,8 +90,12 @@ class Step:
     def data_seed(self) -> int:
         """The seed that notebook 01 drew captions and test pairs by. What is drawn of the data is drawn by it, so that
         trainings by several seeds are judged on the same images; FileNotFoundError where 01 has not run."""
-        params = self.need("01_build_dataset", "params.yaml").read_text(encoding="utf-8")
-        return int(yaml.safe_load(params)["seed"])
+        return int(self.built["seed"])
+
+    @property
+    def built(self) -> dict[str, Any]:
+        "The parameters that notebook 01 ran with; FileNotFoundError where it has not."
+        return yaml.safe_load(self.need("01_build_dataset", "params.yaml").read_text(encoding="utf-8"))
 
     @property
     def features_dir(self) -> Path:    # one safetensors file a model and data

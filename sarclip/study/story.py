@@ -42,7 +42,11 @@ def headline_rows() -> list[Headline]:
         _recognition("mstar_soc", "few_shot_5", "linear probe on 5 images a class", raw=False),
         _recognition("mstar_eoc2_config", "linear_head", "linear head"),
         _recognition("mstar_eoc2_version", "linear_head", "linear head"),
-        _recognition("sar_acd", "linear_head", "linear head"),
+        Headline(
+            f"{part_in_words('sar_acd')}, linear probe, folds without near-copies",
+            "grouped_probe/sar_acd/accuracy",
+            raw="raw_pixels_grouped/sar_acd/accuracy",
+        ),
         _recognition("sar_acd", "zero_shot", "zero-shot", raw=False),
         _recognition("sar_vsa", "linear_head", "25 classes, linear head"),
         _recognition("sar_vsa_present", "linear_head", "linear head"),
