@@ -130,7 +130,7 @@ def try_change(
     fold: int = 0,            # which fifth of the aspects is held out
     seed: int = 0,            # of the training
 ) -> dict[str, Any]:          # settings, and what was measured on trained, untrained and raw
-    "Train with one change, without what is held out, and measure. Raises FileNotFoundError for a run that is not there."
+    "Train with one change, without what is held out, and measure. FileNotFoundError where 00 to 02 have not run."
     run, manifest = run_folder(profile), load_manifest()
     records, pairs, copies = (
         read_table(run / f"data/01_build_dataset/{name}.parquet") for name in ("records", "pairs", "copies")

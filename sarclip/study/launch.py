@@ -71,7 +71,8 @@ def stage_data(
     windows: int = 0,               # further images cut out of each annotated scene, see `sarclip.training.windows`
 ) -> StageData:
     """Training images and up to 500 validation images of the stage's datasets that no test pair holds; ValueError where
-    nothing has a caption, or for windows of shards. Stage 1 may have no images at all: a study of one's own SAR data has no optical ones.
+    nothing has a caption, or for windows of shards. Stage 1 may have no images at all: a study of one's own SAR data
+    has no optical ones.
 
     What is chosen by its recall on the validation images, `best/`, has thus not seen the test. Where all of them are in
     test pairs, nothing is watched.
@@ -88,7 +89,7 @@ def stage_data(
 
     if stage == 1 and part["train"].empty: return StageData(None, None, {})
     if windows and shards:
-        raise ValueError("windows are cut from the scenes of this run's tables, shards hold none; leave one of them out")
+        raise ValueError("windows are cut from this run's own scenes, shards hold none; leave one of the two out")
     watchable = part["val"].image_id.isin(pairs.image_id) & ~part["val"].image_id.isin(test.image_id)
     held_out = at_most(part["val"][watchable], 500, run.data_seed)
     training = Shards(shards, size) if shards else load(part["train"])

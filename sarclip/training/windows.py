@@ -86,7 +86,8 @@ def window_pairs(
             images.append(image if image.ndim == 3 else image[..., None])
     _, pairs = build_pairs(parts, manifest, seed, captions_per_image, caption_profile)
     place = pd.Series(range(len(parts)), [part.image_id for part in parts], dtype=int)
-    return PairData(_stacked(images, size), place[pairs.image_id].to_numpy(), pairs.caption.tolist(), pairs.facts.tolist())
+    image_index = place[pairs.image_id].to_numpy()
+    return PairData(_stacked(images, size), image_index, pairs.caption.tolist(), pairs.facts.tolist())
 
 
 def _clipped(record: Record) -> Record:
