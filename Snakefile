@@ -56,8 +56,8 @@ if int(config.get("devices") or len(GPUS)) > 1:
     variants = ablation_variants(configure(ablations), ablations.layers)
     VARIANTS = [name for name, variant in variants.items() if variant]
 
-# a training takes the machine; Snakemake lowers this to its --cores
-THREADS = int(config.get("threads") or os.cpu_count())
+# a training takes the machine, unless the profile trains several seeds side by side; Snakemake lowers this to its --cores
+THREADS = int(config.get("threads") or profile.get("threads") or os.cpu_count())
 RUN = os.environ.get("SARCLIP_RUNS") or "runs"
 if "{" in RUN or "}" in RUN: raise WorkflowError(f"SARCLIP_RUNS may hold no braces, got {RUN!r}")
 BASE = f"{RUN}/{PROFILE}"

@@ -32,9 +32,9 @@ LOSSES: dict'''), ('"clip": clip_loss,', '"clip": clip_loss,\n    "doubled": dou
     configs = project.folder / "sarclip" / "models" / "model_configs"
     config = json.loads((configs / "sarclip-mini.json").read_text())
     config["vision_cfg"]["width"] = 24
-    (configs / "sarclip-small.json").write_text(json.dumps(config))
+    (configs / "sarclip-medium.json").write_text(json.dumps(config))
     edit(project, "training/03_recipe.ipynb",
-         ('    "sarclip-mini": {', '    "sarclip-small": {"lr": 1e-3, "epochs": 40, "batch_size": 32},\n    "sarclip-mini": {'))
+         ('    **dict.fromkeys(OURS', '    "sarclip-medium": {"lr": 1e-3, "epochs": 40, "batch_size": 32},\n    **dict.fromkeys(OURS'))
     edit(project, "captions/00_templates.ipynb",
          ('    "simple-6":', '    "simple-11": "Seen by radar: {things}, in {an_image}.",\n    "simple-6":'))
     manifest = project.folder / "data_manifest.yaml"
@@ -61,14 +61,14 @@ from sarclip.models.factory import create
 from sarclip.training.recipe import configure, recipe
 print(json.dumps({
     "loss": configure(check("03_train_stage2", {"loss": "doubled"})).loss,
-    "backbone": [create("sarclip-small").backbone, recipe("sarclip-small").epochs],
+    "backbone": [create("sarclip-medium").backbone, recipe("sarclip-medium").epochs],
     "caption": ["simple-11" in template_ids(profile)["simple"] for profile in ("extended", "paper")],
     "recognition task": load_manifest().evaluations["mstar_tanks"].classes,
 }))
 """
 
 
-@pytest.mark.parametrize("walk, there", [("loss", "doubled"), ("backbone", ["sarclip-small", 40]), ("caption", [True, False]), ("recognition task", ["T62", "T72"])])
+@pytest.mark.parametrize("walk, there", [("loss", "doubled"), ("backbone", ["sarclip-medium", 40]), ("caption", [True, False]), ("recognition task", ["T62", "T72"])])
 def test_walk_leads_there(walked, walk, there):
     assert walked[walk] == there
 

@@ -124,7 +124,7 @@ def test_full_disk_is_one_sentence_and_the_rest_is_made_up(whole, tmp_path):
 
 def spoiled(after: int, spoil) -> object:
     "The loss, until it is spoiled in a step."
-    calls, loss = [], LOSSES["clip"]
+    calls, loss = [], LOSSES[CONFIG.loss]
     def patched(image, text, scale, facts):
         calls.append(1)
         value = loss(image, text, scale, facts)
@@ -147,7 +147,7 @@ class NoGradient(torch.autograd.Function):
     (NoGradient.apply, FloatingPointError, r"^grad_norm became nan at step 7 of 12"),
     (explode, MemoryError, r"^the GPU's memory is too small for batches of 8: lower batch_size, or keep it and lower micro_batch .* the state after step 6 is intact$")])
 def test_what_stops_a_run_is_explained_and_keeps_its_state(monkeypatch, tmp_path, spoil, kind, message):
-    monkeypatch.setitem(LOSSES, "clip", spoiled(7, spoil))
+    monkeypatch.setitem(LOSSES, CONFIG.loss, spoiled(7, spoil))
     with pytest.raises(kind, match=message): train(create("sarclip-mini"), toy(), CONFIG, tmp_path, progress=False)
     assert not (tmp_path / "model.safetensors").exists() and len(logged(tmp_path)) == 7
     states = [torch.load(path, weights_only=True) for path in sorted(tmp_path.glob("states/*/step_*.pt"))]
@@ -158,7 +158,7 @@ def test_what_stops_a_run_is_explained_and_keeps_its_state(monkeypatch, tmp_path
 
 def test_damaged_state_is_passed_over(whole, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setitem(LOSSES, "clip", spoiled(10, explode))
+        patch.setitem(LOSSES, CONFIG.loss, spoiled(10, explode))
         with pytest.raises(MemoryError): train(create("sarclip-mini"), toy(), CONFIG, tmp_path, progress=False)
     newest = max(tmp_path.glob("states/*/step_*.pt"))
     newest.write_bytes(newest.read_bytes()[:1000])

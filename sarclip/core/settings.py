@@ -86,6 +86,7 @@ class Profile(BaseModel):
     main_init: Literal[INITS]
     methods: list[Literal[METHODS]] = Field(["sarclip"], min_length=1)    # of stage 2
     seeds: list[Seed] = Field([0], min_length=1)    # one training each
+    threads: int | None = Field(None, ge=1)    # cores that a step takes; None: all, one step after the other
     weights: dict[Literal[ADOPTED], dict[Backbone, str]] = {}
 
 # what decides the folder of a step, which is chosen for the whole run, not in a notebook's section

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..models.factory import OURS
 from .augment import Augmentation
 from .loss import LOSSES
 
@@ -170,7 +171,7 @@ class TrainConfig:
         base = TrainConfig(backbone=self.backbone, **own)
         def source(f: dataclasses.Field) -> str:
             if getattr(self, f.name) != getattr(base, f.name): return "chosen for this run"
-            return "ours" if self.backbone == "sarclip-mini" and f.name in own else f.metadata["source"]
+            return "ours" if self.backbone in OURS and f.name in own else f.metadata["source"]
 
         return pd.DataFrame(
             [
@@ -190,18 +191,20 @@ def _is_number(value: object) -> bool:
 
 # %% ../../nbs/api/training/03_recipe.ipynb #516cb30c
 _RESNET = {"betas": (0.9, 0.999), "eps": 1e-8}    # OpenCLIP's trainer chooses these for every model that is no ViT
+_FROM_NOTHING = {
+    "lr": 1e-3,
+    "epochs": 40,
+    "batch_size": 32,
+    "weight_decay": 0.1,
+    "warmup_steps": 100,
+    "shift": 0.06,
+    "loss": "facts",
+}
 RECIPES: dict[str, dict[str, Any]] = {
     "RN50": {"lr": 5e-4, "epochs": 30, **_RESNET},
     "ViT-B-32": {"lr": 5e-5, "epochs": 10},
     "ViT-L-14": {"lr": 5e-5, "epochs": 10},
-    "sarclip-mini": {
-        "lr": 1e-3,
-        "epochs": 40,
-        "batch_size": 32,
-        "weight_decay": 0.1,
-        "warmup_steps": 100,
-        "shift": 0.06,
-    },
+    **dict.fromkeys(OURS, _FROM_NOTHING),
 }
 
 
@@ -209,7 +212,7 @@ def recipe(
     backbone: str,     # an OpenCLIP name; "RN50-quickgelu" and its like take the recipe of "RN50"
     **changes: Any,    # settings to change; None keeps the recipe's value
 ) -> TrainConfig:      # settings for that backbone
-    """The paper's settings for its backbones, ours for sarclip-mini; ValueError for a backbone without a recipe or an
+    """The paper's settings for its backbones, ours for ours; ValueError for a backbone without a recipe or an
     unknown setting."""
     family = _family(backbone)
     if family not in RECIPES:
