@@ -23,7 +23,7 @@ from .batchnorm import use_exact_statistics
 from .weights import apply_weights, backbone_activation, load_weights, weights_activation
 
 # %% ../../nbs/api/models/03_factory.ipynb #1714d79a
-OURS = ("sarclip-mini", "sarclip-small")    # for a laptop: ResNets of 64 and of 128 pixels
+OURS = ("sarclip-mini", "sarclip-small")    # for a laptop: ResNets, the second twice as wide
 BACKBONES = (*OURS, "RN50", "ViT-B-32", "ViT-L-14")    # and the paper's
 open_clip.add_model_config(Path(str(files("sarclip.models"))) / "model_configs")
 
