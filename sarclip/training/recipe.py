@@ -198,7 +198,6 @@ _FROM_NOTHING = {
     "weight_decay": 0.1,
     "warmup_steps": 100,
     "shift": 0.06,
-    "loss": "facts",
 }
 RECIPES: dict[str, dict[str, Any]] = {
     "RN50": {"lr": 5e-4, "epochs": 30, **_RESNET},
