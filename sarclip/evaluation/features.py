@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Metrics', 'COMPANIONS', 'check_values', 'Features', 'as_arrays', 'as_unit_arrays', 'metric_rows', 'image_features',
-           'text_features', 'class_text_features', 'prompt_ensemble', 'untrained_like', 'model_key', 'data_key',
-           'save_features', 'load_features', 'stored_features']
+           'place_features', 'text_features', 'class_text_features', 'prompt_ensemble', 'untrained_like', 'model_key',
+           'data_key', 'save_features', 'load_features', 'stored_features']
 
 # %% ../../nbs/api/evaluation/00_features.ipynb #0f1ca3a5
 import hashlib
@@ -158,6 +158,33 @@ def image_features(
     max_batches: int | None = None,     # stop early, for smoke runs; the result is that much shorter
 ) -> np.ndarray:                        # unit vectors, float32 (N, D)
     "Features of images (paper eq. 2). Raises ValueError for a wrong shape, and for NaN in what comes out."
+    return _seen(encoder, images, encode_image, batch_size, max_batches)
+
+
+def place_features(
+    encoder: Encoder,        # model and normalisation
+    images: np.ndarray,      # uint8 (N, S, S, C), C = 1 (SAR) or 3 (optical)
+    below: int = 0,          # 0: the image tower's last layer; 1: the layer below it, …
+    batch_size: int = 64,    # images at a time
+) -> np.ndarray:             # unit vectors, float32 (N, width of that layer)
+    """What a layer of the image tower holds, averaged over the places of the image, before it is pooled into an
+    embedding. Raises ValueError as `image_features` does."""
+    def encode(model: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        tower = model.visual
+        layers = tower.forward_intermediates(batch, below + 1, normalize_intermediates=True, intermediates_only=True)
+        return layers["image_intermediates"][0].mean((2, 3))
+
+    return _seen(encoder, images, encode, batch_size)
+
+
+def _seen(
+    encoder: Encoder,
+    images: np.ndarray,
+    encode: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor],
+    batch_size: int,
+    max_batches: int | None = None,
+) -> np.ndarray:
+    "What `encode` makes of the model and each batch of images."
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
         raise ValueError(f"images must be uint8 (N, S, S, 1 or 3), got {images.dtype} {images.shape}")
     if images.shape[1:3] != (encoder.image_size, encoder.image_size):
@@ -166,10 +193,10 @@ def image_features(
             f"{encoder.image_size}; load them at that size"
         )
 
-    def encode(batch: np.ndarray) -> torch.Tensor:
-        return encode_image(encoder.model, preprocess(to_tensor(batch).to(encoder.device), encoder.mean, encoder.std))
+    def encoded(batch: np.ndarray) -> torch.Tensor:
+        return encode(encoder.model, preprocess(to_tensor(batch).to(encoder.device), encoder.mean, encoder.std))
 
-    with _evaluating(encoder.model): return _stream(encode, images, "images", batch_size, max_batches)
+    with _evaluating(encoder.model): return _stream(encoded, images, "images", batch_size, max_batches)
 
 
 def text_features(
