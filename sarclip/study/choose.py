@@ -28,6 +28,7 @@ from ..core.records import frame_to_records
 from ..core.settings import load_profile, run_folder
 from ..data.manifest import Manifest, load_manifest
 from ..evaluation.aspects import aspect_folds
+from ..evaluation.classifiers import BELOW
 from sarclip.evaluation.features import (
     class_text_features, image_features, place_features, text_features, untrained_like
 )
@@ -183,10 +184,12 @@ def try_change(
         recalls = scene_recalls(model, scenes, pairs, images["scenes"], manifest)
         return {
             "held_out_aspects/linear_probe": vehicles_told(chips),
-            "held_out_aspects/before_pooling": vehicles_told(place_features(model, images["chips"])),
+            **{f"held_out_aspects/{layer}": vehicles_told(place_features(model, images["chips"], below))
+               for layer, below in BELOW.items()},
             "held_out_aspects/text": by_text.accuracy,
             "sar_acd/grouped_probe": planes_told(image_features(model, images["planes"])),
-            "sar_acd/before_pooling": planes_told(place_features(model, images["planes"])),
+            **{f"sar_acd/{layer}": planes_told(place_features(model, images["planes"], below))
+               for layer, below in BELOW.items()},
             **{f"held_out_scenes/{family}": recall for family, recall in recalls.items()},
         }
 
