@@ -1,4 +1,6 @@
 """Bad input: one clear sentence that names the value and the remedy, a non-zero exit, nothing half-written."""
+import shutil
+
 import pytest
 
 CASES = [
@@ -31,13 +33,10 @@ def test_wrong_checksum_names_file_and_both_hashes(project, tmp_path):
     assert not list((tmp_path / "runs").rglob("metrics.json")) and not list((tmp_path / "runs").rglob("sar_acd"))
 
 
-def test_unreadable_image_is_named_not_replaced(fresh):
-    status, output = fresh.call("sarclip-run", "00_data", "--profile", "tiny")
-    assert status == 0, output
-    status, output = fresh.call("sarclip-run", "01_build_dataset", "--profile", "tiny")
-    assert status == 0, output
-    victim = sorted((fresh.runs / "tiny" / "data" / "datasets" / "rsicd").rglob("*.jpg"))[0]
+def test_unreadable_image_is_named_not_replaced(studied, tmp_path):
+    shutil.copytree(studied.runs / "tiny" / "data", tmp_path / "tiny" / "data", ignore=shutil.ignore_patterns("cache"))
+    victim = sorted((tmp_path / "tiny" / "data" / "datasets" / "rsicd").rglob("*.jpg"))[0]
     victim.write_bytes(victim.read_bytes()[:100])
-    status, output = fresh.call("sarclip-run", "02_train_stage1", "--profile", "tiny")
+    status, output = studied.call("sarclip-run", "02_train_stage1", "--profile", "tiny", SARCLIP_RUNS=str(tmp_path))
     assert status != 0 and victim.name in output, output[-2000:]
-    assert not list(fresh.runs.rglob("model.safetensors"))
+    assert not list(tmp_path.rglob("model.safetensors"))

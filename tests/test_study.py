@@ -64,6 +64,13 @@ def test_snakemake_fans_out_over_backbones_and_inits(studied):
                     "ablations": "2", "explore": "2", "protocol": "2", "report": "1", "total": "24"}
 
 
+def test_each_variant_of_the_ablations_is_a_job_where_there_are_two_devices(fresh):
+    status, output = fresh.call("snakemake", "--dry-run", "--cores", "2", "--nolock", "--config", "profile=tiny", "devices=2")
+    assert status == 0, output
+    assert dict(re.findall(r"^(\w+) +(\d+)$", output, re.M))["ablation_variant"] == "4"    # text, image, both, last_1
+
+
+@pytest.mark.slow
 def test_ablations_train_side_by_side_where_there_are_devices(studied):
     "With two devices each variant is a job of its own; the notebook finds all of them trained and measures what it would have measured alone."
     step, again = "sarclip-mini/stage1/06_ablations", studied.folder / "runs_spread"
@@ -141,6 +148,7 @@ def test_stage_that_torchrun_trained_is_found_done_by_its_notebook(studied):
     assert not (step / "unfinished").exists() and not (step / "states").exists()
 
 
+@pytest.mark.slow    # as test_kills.py, which kills at any moment
 def test_killed_study_resumes_without_redoing_finished_steps(fresh):
     process = fresh.start(*STUDY)
     done, following = (fresh.runs / "tiny" / step for step in (f"{STEPS[1]}/metrics.json", STEPS[2]))

@@ -17,11 +17,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 
-import inflect
 import pandas as pd
 from more_itertools import chunked
 
-from .templates import plural
+from .templates import english, plural
 from ..core.limits import MAX_ADDED_CHARACTERS
 
 # %% ../../nbs/api/captions/02_proofread.ipynb #2dfcb27e
@@ -59,7 +58,7 @@ QUANTITIES = ("many", "no", "not", "none", "never", "without")
 
 @lru_cache(maxsize=1)
 def _number_words() -> dict[str, str]:
-    words = inflect.engine().number_to_words
+    words = english().number_to_words
     return {words(n): str(n) for n in range(101)}
 
 @lru_cache(maxsize=8)

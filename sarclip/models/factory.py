@@ -30,7 +30,7 @@ open_clip.add_model_config(Path(str(files("sarclip.models"))) / "model_configs")
 def check_backbone(
     name: str,    # an OpenCLIP model name
 ) -> str:         # the same name
-    "Refuse a name that OpenCLIP does not know, or whose text tower is not CLIP's, with ValueError."
+    "Refuse a name that OpenCLIP does not know, or whose towers are not CLIP's, with ValueError."
     known = open_clip.list_models()
     if name not in known:
         names = {k.lower(): k for k in (*known, *BACKBONES)}
@@ -40,7 +40,7 @@ def check_backbone(
         hint = f"did you mean {names[close[0]]!r}? " if close else ""
         raise ValueError(
             f"unknown backbone {name!r}: {hint}The study uses {', '.join(BACKBONES)}; any OpenCLIP name with CLIP's "
-            f"text tower works"
+            f"towers works"
         )
     config = open_clip.get_model_config(name)
     text = config["text_cfg"]
@@ -52,6 +52,11 @@ def check_backbone(
         or text.get("pool_type", "argmax") != "argmax"
     ):
         raise ValueError(f"backbone {name!r} has no text tower like CLIP's; choose one of {', '.join(BACKBONES)}")
+    if "timm_model_name" in config["vision_cfg"]:
+        raise ValueError(
+            f"backbone {name!r} has an image tower of timm, whose layers the study does not know; choose a ResNet or "
+            f"ViT of OpenCLIP, such as {', '.join(BACKBONES)}"
+        )
     return name
 
 # %% ../../nbs/api/models/03_factory.ipynb #777a4937

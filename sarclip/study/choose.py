@@ -219,7 +219,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--profile", default="real", help="run whose data and stage 1 are used")
     parser.add_argument("--fold", type=int, default=0, help="which fifth of the aspects is held out")
     parser.add_argument("--seed", type=int, default=0, help="of the training")
-    asked = parser.parse_args(words)
+    asked = parser.parse_intermixed_args(words)    # options before or after the changes
     try: change = Change.read(asked.name, load_profile(asked.profile)["backbones"][0], asked.changes)
     except ValueError as error: parser.error(str(error))
     found = json.dumps(try_change(change, asked.profile, asked.fold, asked.seed))
