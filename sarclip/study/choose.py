@@ -28,9 +28,8 @@ from ..core.records import frame_to_records
 from ..core.settings import load_profile, run_folder
 from ..data.manifest import Manifest, load_manifest
 from ..evaluation.aspects import aspect_folds
-from ..evaluation.classifiers import BELOW
 from sarclip.evaluation.features import (
-    class_text_features, image_features, place_features, text_features, untrained_like
+    class_text_features, image_features, layer_features, text_features, untrained_like
 )
 from ..evaluation.recognition import grouped_probe, linear_probe, raw_pixels, text_classification
 from ..evaluation.retrieval import breakdown, query_table
@@ -184,12 +183,12 @@ def try_change(
         recalls = scene_recalls(model, scenes, pairs, images["scenes"], manifest)
         return {
             "held_out_aspects/linear_probe": vehicles_told(chips),
-            **{f"held_out_aspects/{layer}": vehicles_told(place_features(model, images["chips"], below))
-               for layer, below in BELOW.items()},
+            **{f"held_out_aspects/{layer}": vehicles_told(values)
+               for layer, values in layer_features(model, images["chips"]).items()},
             "held_out_aspects/text": by_text.accuracy,
             "sar_acd/grouped_probe": planes_told(image_features(model, images["planes"])),
-            **{f"sar_acd/{layer}": planes_told(place_features(model, images["planes"], below))
-               for layer, below in BELOW.items()},
+            **{f"sar_acd/{layer}": planes_told(values)
+               for layer, values in layer_features(model, images["planes"]).items()},
             **{f"held_out_scenes/{family}": recall for family, recall in recalls.items()},
         }
 
