@@ -45,7 +45,8 @@ def step_command(
     except ValueError: usual = {}    # a profile that is not there any more: all is said
     asked = {k: v for k, v in known.items() if v is not None and without_places(usual.get(k)) != v}
     if asked.get("checkpoint"): asked.pop("init", None)    # it follows from the file
-    if known.get("profile", "mini") != "mini": asked["profile"] = known["profile"]    # which is `mini` where none is told
+    # where no profile is told, it is `mini`
+    if known.get("profile", "mini") != "mini": asked["profile"] = known["profile"]
     ordered = [*(name for name in OF_THE_RUN if name in asked), *(name for name in asked if name not in OF_THE_RUN)]
     return " ".join(["sarclip run", step.notebook, *(_option(name, asked[name]) for name in ordered)])
 
