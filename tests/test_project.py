@@ -152,6 +152,13 @@ def test_heavy_imports_are_paid_only_by_their_users():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+@pytest.mark.xdist_group("shown")
+def test_groups_reach_the_scheduler(request):
+    "pytest 9.2 names tests in a way that pytest-xdist 3.8 does not reach: each process then made the shared study anew."
+    if not getattr(request.config.option, "loadgroup", False): pytest.skip("not under --dist loadgroup")
+    assert request.node.nodeid.endswith("@shown")
+
+
 def test_constraints_pin_every_requirement():
     settings = configparser.ConfigParser(delimiters=["="])
     settings.read(ROOT / "settings.ini")
