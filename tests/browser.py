@@ -38,6 +38,8 @@ while (texts.nextNode()) {
 return faint;
 """
 
+FRAME = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
+
 
 class Browser:
     "One Chromium with an empty profile and no network; `driver` is Selenium's, for what has no method here."
@@ -95,17 +97,20 @@ class Browser:
         from selenium.webdriver import ActionChains, Keys
         from selenium.webdriver.common.actions.action_builder import ActionBuilder
 
+        def act(what: str, *place: float) -> None:
+            builder = ActionBuilder(self.driver, duration=20)
+            getattr(builder.pointer_action, what)(*map(int, place))
+            builder.perform()
+
         if key: ActionChains(self.driver).key_down(getattr(Keys, key)).perform()
-        builder = ActionBuilder(self.driver, duration=20)
-        builder.pointer_action.move_to_location(*map(int, points[0]))
+        act("move_to_location", *points[0])
         if len(points) > 1:
-            builder.pointer_action.pointer_down()
+            act("pointer_down")
             for start, end in zip(points, points[1:]):    # a hand passes through what lies between
                 for share in (.2, .4, .6, .8, 1):
-                    builder.pointer_action.move_to_location(*(int(a + share * (b - a)) for a, b in zip(start, end)))
-                builder.pointer_action.pause(.05)
-            builder.pointer_action.pointer_up()
-        builder.perform()
+                    act("move_to_location", *(a + share * (b - a) for a, b in zip(start, end)))
+                    self.driver.execute_async_script(FRAME)    # of two moves in one frame, a page hears of the last alone
+            act("pointer_up")
         if key: ActionChains(self.driver).key_up(getattr(Keys, key)).perform()
 
     def touch(self, points: list[tuple[float, float]]) -> None:

@@ -13,19 +13,7 @@ from browser import Browser
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("nbs", "sarclip", "profiles", "Snakefile", "data_manifest.yaml", "settings.ini")
 
-TINY = """\
-title: the smallest study that still goes through every step
-backbones: [sarclip-mini]
-inits: [stage1]
-main_init: stage1
-00_data: {source: generated, scale: 0.06}
-02_train_stage1: {epochs: 1, max_steps: 2, batch_size: 16}
-03_train_stage2: {epochs: 1, max_steps: 2, batch_size: 16}
-05_eval_recognition: {shots: 1, head_epochs: 200}
-06_ablations: {epochs: 1, max_steps: 1, batch_size: 16, layers: [1]}
-07_explore: {points: 60, umap: false}
-07b_protocol: {epochs: 1, max_steps: 1, batch_size: 16, twin_epochs: 1, a_convnets_epochs: 1}
-"""
+TINY = (ROOT / "tests/profiles/mini.yaml").read_text(encoding="utf-8")    # the smallest study
 
 
 class Project:
@@ -41,7 +29,7 @@ class Project:
 
     def start(self, *words: str, cwd: str = ".", **environment: str) -> subprocess.Popen:
         "Begin a command with this copy's module first on the path."
-        keep = {k: v for k, v in os.environ.items() if k not in ("SARCLIP_RUNS", "SARCLIP_DATA")}
+        keep = {k: v for k, v in os.environ.items() if k not in ("SARCLIP_RUNS", "SARCLIP_DATA", "SARCLIP_PROFILES")}
         env = keep | {"PYTHONPATH": str(self.folder), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "MPLBACKEND": "Agg"}
         return subprocess.Popen(words, cwd=self.folder / cwd, env=env | environment, text=True, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, start_new_session=True)

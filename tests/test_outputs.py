@@ -51,6 +51,7 @@ def test_webdataset_reads_the_shards(built, tmp_path):
         assert image.size == (64, 64) or about["dataset"] != "mstar"
 
 
+@pytest.mark.slow    # of the tables' parts, notebooks captions/04_build and data/leakage say so in every run of the tests
 def test_any_number_of_workers_gives_the_same_bytes(studied, built):
     names = ("records.parquet", "pairs.parquet", "test_pairs.parquet", "train.csv")
     before = {name: (built / name).read_bytes() for name in names}

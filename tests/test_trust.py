@@ -16,7 +16,7 @@ UNTIL_DATA = (*STUDY[:CONFIG], "--until", "data", *STUDY[CONFIG:])
 def test_a_profile_is_refused_before_a_shell_sees_it(fresh):
     (fresh.folder / "profiles/tiny.yaml").write_text(TINY.replace("[sarclip-mini]", '["$(touch X)sarclip-mini"]'))
     status, output = fresh.call(*STUDY)
-    assert status != 0 and "profiles/tiny.yaml, line 2, backbones.0: " in output, output
+    assert status != 0 and "profiles/tiny.yaml, line 4, backbones.0: " in output, output
     (fresh.folder / "profiles/tiny.yaml").write_text(TINY)
     status, output = fresh.call(*STUDY, "backbones=$(touch X)")
     assert status != 0 and "parameter 'backbone' of 03_train_stage2" in output and "Traceback" not in output, output

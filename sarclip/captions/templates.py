@@ -18,6 +18,7 @@ from functools import cache, lru_cache
 from itertools import chain, count, islice, permutations
 from math import fsum, gcd
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 from more_itertools import roundrobin
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING: import inflect
 @cache
 def english() -> "inflect.engine":    # one for all, with the corrections below
     "Plurals, articles, number words and lists."
-    # takes longer to load than torch; only who writes captions waits for it
-    import inflect
+    # only who writes captions waits for it; typeguard would take four seconds more to add checks of types to it
+    with patch("typeguard.typechecked", lambda checked: checked): import inflect
 
     engine = inflect.engine()
     # said "ess-you-vee", "em-sixty", "eight", "eleven", "eighteen"

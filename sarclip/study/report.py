@@ -19,9 +19,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from ..core.files import project_root, write_text
+from ..core.files import write_text
 from ..core.pages import REPORT, page_environment, template_file
-from ..core.settings import run_folder
+from ..core.settings import profiles_folder, run_folder
 from ..data.manifest import load_manifest
 from ..data.words import key_in_words, part_in_words
 from .audit import audit_paper
@@ -193,7 +193,7 @@ def _step(step: Step, profile_dir: Path) -> dict[str, Any]:
     }
 
 def _profile_title(name: str) -> str:
-    path = project_root() / "profiles" / f"{name}.yaml"
+    path = profiles_folder() / f"{name}.yaml"
     title = yaml.safe_load(path.read_text(encoding="utf-8")).get("title", "") if path.is_file() else ""
     return title[:1].upper() + title[1:] if title else "A profile of your own"
 

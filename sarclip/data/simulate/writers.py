@@ -147,7 +147,7 @@ def atrnet_items(seed: int, scale: float) -> Items:
     "Chips of ten civil vehicles with their boxes."
     number = 0
     for label in ATRNET_TYPES:
-        for i in range(_count(40, scale)):
+        for i in range(_count(40, scale, 6)):    # two of six are held out: one to learn from, one to test
             rng = image_rng(seed, f"atrnet_star/{label}", i)
             number += 1
             split, polarisation = "test" if _is_val(i) else "train", str(rng.choice(["HH", "HV", "VH", "VV"]))
