@@ -40,15 +40,15 @@ study: .venv/ready
 	@sarclip-report "$$PROFILE"
 
 # The numbered notebooks run one after the other, in name order: they make each other's inputs. The others stand alone.
-# They run as the smallest study (tests/profiles); `make study` runs the whole one. They are the longest chain, so pytest takes what they
-# leave of the cores (nice); its output is kept until they are done, so that its summary is what is read last.
+# They run as the smallest study (tests/profiles); `make study` runs the whole one. pytest runs beside them; its
+# output is kept until they are done, so that its summary is what is read last.
 test: export MPLBACKEND := Agg
 test: export OMP_NUM_THREADS := 1
 test: export SARCLIP_RUNS := $(CURDIR)/runs/nbdev_test
 test: .venv/ready
 	rm -rf runs/nbdev_test && mkdir -p runs/nbdev_test
 	nbdev_test --path nbs/api --n_workers 2 --timing
-	nice python -m pytest tests -m "not slow" -n $(TESTERS) --dist loadgroup > runs/nbdev_test/pytest.log 2>&1 & pytest=$$!; \
+	python -m pytest tests -m "not slow" -n $(TESTERS) --dist loadgroup > runs/nbdev_test/pytest.log 2>&1 & pytest=$$!; \
 	SARCLIP_PROFILES=tests/profiles nbdev_test --path nbs --skip_folder_re '^(api|[_.])' --n_workers 0 --timing; notebooks=$$?; \
 	wait $$pytest; tests=$$?; cat runs/nbdev_test/pytest.log; exit $$((notebooks | tests))
 
