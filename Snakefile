@@ -36,7 +36,7 @@ STARTS = [(b, i) for b in BACKBONES for i in INITS if i not in ADOPTED or releas
 MISSING = [f"{i} for {b}: {w}" for b, i in STARTS if (w := released_weights(profile, i, b)) and not w.is_file()]
 if MISSING:
     raise WorkflowError(
-        f"profiles/{PROFILE}.yaml names released weights that are not there: {'; '.join(MISSING)}. Fetch them "
+        f"profile {PROFILE} names released weights that are not there: {'; '.join(MISSING)}. Fetch them "
         "(nbs/02_train_stage1.ipynb says where), or leave their inits out: --config inits=stage1"
     )
 # ablations and exploration: one init, as in the paper, and the first seed
