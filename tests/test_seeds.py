@@ -49,6 +49,8 @@ def test_a_seed_or_method_that_is_none_is_refused_by_name(project, config, sente
 
 
 def test_a_step_by_hand_lands_beside_the_first_training_and_reads_its_own_stage_1(studied):
+    status, output = studied.call("sarclip-run", "03_train_stage2", "--profile", "tiny", "--seed", "1")
+    assert status != 0 and f"{MODEL}-seed1/02_train_stage1/model.safetensors is missing" in output and "-p seed 1" in output, output[-2000:]
     for notebook in ("02_train_stage1", "03_train_stage2"):
         status, output = studied.call("sarclip-run", notebook, "--profile", "tiny", "--seed", "1")
         assert status == 0, output[-3000:]

@@ -122,6 +122,8 @@ def test_rerun_that_diverges_leaves_the_good_run_as_it_was(studied):
     assert status == 1 and len(said) == 1, output
     assert re.match(r"✗ 03_train_stage2, cell \d+: FloatingPointError: .* became \w+ at step \d of 2 .*: lower lr or check the data; ", said[0]) and "Traceback" not in output, output
     assert files() == good
+    status, output = studied.call("sarclip-run", "04_eval_retrieval", "--profile", "tiny", "--max_steps", "1", SARCLIP_RUNS=str(runs))
+    assert status == 0, output    # what comes next still reads the good model
 
 
 def test_stage_that_torchrun_trained_is_found_done_by_its_notebook(studied):
