@@ -77,8 +77,9 @@ clean:
 	rm -rf runs .snakemake .venv .pytest_cache .hypothesis *.egg-info
 
 # Made anew when what is installed changes; a broken install leaves no mark and is begun again.
+# Python compiles a module when it is first imported: compiling all 20,000 files here would take as long as unpacking them.
 .venv/ready: settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
-	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps $(ORACLES)
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable ".[dev]"
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps $(ORACLES)
 	touch $@

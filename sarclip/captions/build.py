@@ -6,8 +6,7 @@
 __all__ = ['build_tables']
 
 # %% ../../nbs/api/captions/04_build.ipynb #75524d6d
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ import pandas as pd
 from ..data.manifest import Dataset, Manifest
 from .pairs import build_pairs, write_table
 from ..core.problems import Problem, Problems, strict_unless
+from ..core.processes import side_by_side
 from ..core.staging import staging_folder
 from ..data.decoding import read_unreadable, without_unreadable
 from ..data.pixels import check_images
@@ -45,7 +45,7 @@ def build_tables(
     unreadable = read_unreadable(datasets_dir)
     with staging_folder(datasets_dir.parent, "build") as folder:
         tasks = {
-            name: (
+            name: _Task(
                 manifest.datasets[name],
                 release,
                 datasets_dir / name,
@@ -59,15 +59,9 @@ def build_tables(
             )
             for name, release in sources.items()
         }
-        if workers == 1: found = {name: _build_one(*task) for name, task in tasks.items()}
-        else:    # the largest first, so that no process is left with it at the end; spawned, because a notebook's
-                 # kernel has threads
-            with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-                futures = {
-                    name: pool.submit(_build_one, *tasks[name])
-                    for name in sorted(tasks, key=lambda name: -_size(manifest.datasets[name]))
-                }
-                found = {name: futures[name].result() for name in sources}
+        # the largest first, so that no process is left with it at the end
+        order = sorted(tasks, key=lambda name: -_size(manifest.datasets[name]))
+        found = dict(zip(order, side_by_side(_build_one, [tasks[name] for name in order], workers)))
         for name in sources:
             for problem in found[name]: problems.add(problem)
         ordered = sorted(sources, key=lambda name: f"{name}/")  # as the image ids sort
@@ -79,30 +73,34 @@ def build_tables(
 
 def _size(dataset: Dataset) -> int: return dataset.expected.train_images or 0 if dataset.expected else 0
 
-def _build_one(
-    dataset: Dataset,
-    release: str,
-    root: Path,
-    seed: int,
-    captions_per_image: int,
-    caption_profile: str,
-    strict: bool,
-    check_files: bool,
-    unreadable: dict[str, str],
-    folder: Path,
-) -> list[Problem]:
+@dataclass(frozen=True)
+class _Task:
+    "What `build_tables` was told, for one dataset."
+    dataset: Dataset
+    release: str
+    root: Path
+    seed: int
+    captions_per_image: int
+    caption_profile: str
+    strict: bool
+    check_files: bool
+    unreadable: dict[str, str]
+    folder: Path
+
+
+def _build_one(task: _Task) -> list[Problem]:
     "Write one dataset's tables as parquet files; what was wrong with its input."
-    problems = Problems(strict=strict)
-    records = read_dataset(dataset.name, dataset, dataset.release(release), root, problems)
-    if check_files: records = check_images(records, root, problems)
-    records = without_unreadable(records, unreadable, problems)
+    dataset, problems = task.dataset, Problems(strict=task.strict)
+    records = read_dataset(dataset.name, dataset, dataset.release(task.release), task.root, problems)
+    if task.check_files: records = check_images(records, task.root, problems)
+    records = without_unreadable(records, task.unreadable, problems)
     tables = build_pairs(
         list(records),
         Manifest(datasets={dataset.name: dataset}, evaluations={}),
-        seed,
-        captions_per_image,
-        caption_profile,
+        task.seed,
+        task.captions_per_image,
+        task.caption_profile,
     )
     for name, table in zip(("records", "pairs"), tables):
-        write_table(table, folder / name)
+        write_table(table, task.folder / name)
     return problems.found

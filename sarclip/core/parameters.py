@@ -58,6 +58,7 @@ class DataSettings(Settings):
         "generated", description="simulate the data, or unpack archives from data_dir"
     )
     scale: float = Field(1.0, gt=0, description="size of the generated study; 1 is about 4,600 images")
+    workers: int = Field(1, ge=1, description="processes that simulate; the data is the same for any number")
     datasets: list[str] = Field(
         [], description="archives: the manifest's datasets to prepare; empty means all whose files are present"
     )
@@ -78,7 +79,7 @@ class DataSettings(Settings):
 class BuildSettings(Settings):
     "Notebook 01."
     captions_per_image: int = Field(5, ge=1, le=10, description="captions drawn for one image (Table I: five)")
-    workers: int = Field(1, ge=1, description="processes that read and caption; the tables are the same for any number")
+    workers: int = Field(1, ge=1, description="processes that read, caption and compare; the tables are the same for any number")
     strict: bool = Field(False, description="stop at the first fault of the data, instead of reporting all")
     drop_leaks: bool = Field(
         True, description="leave training images out that an evaluation or the validation part holds too"

@@ -7,15 +7,14 @@ __all__ = ['UNREADABLE', 'CHUNK', 'SHARE', 'decodable', 'write_unreadable', 'rea
 
 # %% ../../nbs/api/data/10_decoding.ipynb #ba37776b
 import json
-import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import groupby
 from pathlib import Path
 
 from ..core.files import write_json
+from ..core.processes import side_by_side
 from ..core.problems import Problem, Problems, strict_unless
 from ..core.records import Record
 from .imaging import native
@@ -62,11 +61,9 @@ def _task(chunk: list[Record], manifest: Manifest, datasets_dir: Path) -> _Task:
     return manifest.datasets[name], datasets_dir / name, [(record.path, record.pixels) for record in chunk]
 
 def _decode_all(tasks: list[_Task], workers: int) -> Iterator[list[str | None]]:
-    if workers == 1: return (yield from map(_faults, tasks))
-    # spawned, because a notebook's kernel has threads
-    pool, done = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")), 0
+    done = 0
     try:
-        for faults in pool.map(_faults, tasks):
+        for faults in side_by_side(_faults, tasks, workers):
             yield faults
             done += 1
     except BrokenProcessPool as error:
@@ -75,8 +72,6 @@ def _decode_all(tasks: list[_Task], workers: int) -> Iterator[list[str | None]]:
             f"a process ended while it decoded dataset {dataset.name}, {images[0][0]} to {images[-1][0]} or soon "
             f"after: memory ran out, or one of these files breaks its decoder; look at them, or remove them"
         ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 def _faults(task: _Task) -> list[str | None]:
     "Of each image, what is wrong with it."

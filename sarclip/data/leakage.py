@@ -51,7 +51,7 @@ def audit(
     records: list[Record],       # of all datasets, splits decided
     manifest: Manifest,          # as the sources are packed, with the evaluations
     datasets_dir: Path,          # folder that holds the datasets' folders
-    workers: int = 1,            # processes that read images
+    workers: int = 1,            # processes; the result is the same for any number
     progress: bool = True,       # draw progress bars
 ) -> pd.DataFrame:               # OVERLAP_COLUMNS, one row for each image, examination and copy
     "Every image that is shown before an examination and also kept for it. Raises as `find_copies` does."
@@ -231,7 +231,7 @@ def groups_of_copies(
     records: list[Record],       # of all datasets
     manifest: Manifest,          # with the evaluations
     datasets_dir: Path,          # folder that holds the datasets' folders
-    workers: int = 1,            # processes that read images
+    workers: int = 1,            # processes; the result is the same for any number
     progress: bool = True,       # draw progress bars
 ) -> pd.DataFrame:               # GROUP_COLUMNS, one row for each image of an evaluation whose halves are drawn here
     "Which images of one evaluation are copies of each other. Raises as `find_copies` does."

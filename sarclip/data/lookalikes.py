@@ -4,17 +4,15 @@
 
 # %% auto #0
 __all__ = ['WINDOW', 'MEAN', 'SPREAD', 'WHOLE', 'EDGE', 'ASIDE', 'REACH', 'LEAST', 'MAPS', 'COPY', 'NEAREST', 'COPY_COLUMNS',
-           'texture', 'Place', 'places', 'look', 'signature', 'Match', 'compare', 'Described', 'gray_image', 'describe',
-           'nearest', 'find_copies']
+           'PART', 'texture', 'Place', 'places', 'look', 'signature', 'Match', 'compare', 'Described', 'gray_image',
+           'describe', 'nearest', 'find_copies']
 
 # %% ../../nbs/api/data/13_lookalikes.ipynb #752ab9d4
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
-from multiprocessing import get_context
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +20,10 @@ import pandas as pd
 from PIL import Image
 from scipy import fft
 from scipy.ndimage import gaussian_filter, uniform_filter
+from more_itertools import chunked
 from tqdm import tqdm
 
+from ..core.processes import side_by_side
 from ..core.records import Box, Record
 from .imaging import Tone, to_uint8
 from .pixels import load_pixels
@@ -222,13 +222,12 @@ def describe(
 ) -> Described:
     "Read every image once."
     jobs = [(record, Path(datasets_dir) / record.dataset, tones[record.dataset]) for record in records]
-    with ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else nullcontext() as pool:
-        done = pool.map(_describe_one, jobs, chunksize=64) if pool else map(_describe_one, jobs)
-        digests, found, signatures = (
-            zip(*tqdm(done, "fingerprints", len(jobs), unit="img", mininterval=1, disable=not progress))
-            if jobs
-            else ((), (), ())
-        )
+    done = side_by_side(_describe_one, jobs, workers, chunk=64)
+    digests, found, signatures = (
+        zip(*tqdm(done, "fingerprints", len(jobs), unit="img", mininterval=1, disable=not progress))
+        if jobs
+        else ((), (), ())
+    )
     return Described(
         list(digests),
         np.repeat(np.arange(len(jobs)), [len(f) for f in found]).astype(int),
@@ -276,7 +275,7 @@ def find_copies(
     others: list[Record],                # images they may be copies of; an image may be in both
     datasets_dir: Path,                  # folder that holds the datasets' folders
     tones: Mapping[str, Tone],           # dataset → how its pixels become 8 bits
-    workers: int = 1,                    # processes that read images
+    workers: int = 1,                    # processes; the result is the same for any number
     progress: bool = True,               # draw progress bars
 ) -> pd.DataFrame:    # columns COPY_COLUMNS, sorted by ids; kind: exact (the same pixels), near (a copy in disguise),
                       # inserted (pasted into a scene)
@@ -288,38 +287,33 @@ def find_copies(
         for i, j, middle in _same_pixels(ours, theirs)
     ]
     same = {row[:2] for row in rows}
-    def textures(side: list[Record], known: Described) -> Callable[[int], np.ndarray]:
-        "The texture at a place of one side, read again when it is needed: all of them would fill the memory."
-        image = functools.lru_cache(256)(
-            lambda i: gray_image(side[i], Path(datasets_dir) / side[i].dataset, tones[side[i].dataset])
+    wanted = []
+    for i, near in _near_places(ours, theirs):
+        mine = records[ours.owner[i]].image_id
+        pairs = [(j, (mine, others[theirs.owner[j]].image_id)) for j in near]
+        apart = [j for j, (mine, other) in pairs if mine != other and (mine, other) not in same]
+        if apart: wanted.append((i, apart))
+    parts = [
+        _Comparisons(
+            part,
+            {i: (records[ours.owner[i]], ours.places[i]) for i, _ in part},
+            {j: (others[theirs.owner[j]], theirs.places[j]) for _, near in part for j in near},
+            Path(datasets_dir),
+            tones,
         )
-        return functools.lru_cache(2048)(lambda place: look(image(known.owner[place]), known.places[place]))
-    our_texture, their_texture = textures(records, ours), textures(others, theirs)
-    least = min(
-        (_promising(a, b) for a in {p.view for p in ours.places} for b in {p.view for p in theirs.places}), default=1.0
-    )
-    for i, near, products in tqdm(
-        nearest(ours.signatures, theirs.signatures, NEAREST, least),
-        "comparisons",
-        unit="place",
-        mininterval=1,
-        disable=not progress,
-    ):
-        mine, place = records[ours.owner[i]].image_id, ours.places[i]
-        wanted = [
-            (j, others[theirs.owner[j]].image_id)
-            for j, product in zip(near, products)
-            if product >= _promising(place.view, theirs.places[j].view)
-        ]
-        wanted = [(j, other) for j, other in wanted if other != mine and (mine, other) not in same]
-        if not wanted: continue
-        for (j, other), match in zip(wanted, compare(our_texture(i), (their_texture(j) for j, _ in wanted))):
+        for part in chunked(wanted, PART)
+    ]
+    done = chain.from_iterable(side_by_side(_compare_all, parts, workers))
+    matches = tqdm(done, "comparisons", len(wanted), unit="place", mininterval=1, disable=not progress)
+    for (i, near), found in zip(wanted, matches):
+        place = ours.places[i]
+        for j, match in zip(near, found):
             if match.score < COPY: continue
             there = theirs.places[j]
             rows.append(
                 (
-                    mine,
-                    other,
+                    records[ours.owner[i]].image_id,
+                    others[theirs.owner[j]].image_id,
                     "inserted" if "box" in (place.view, there.view) else "near",
                     match.score,
                     match.transform,
@@ -336,6 +330,42 @@ def find_copies(
         .sort_values(["image_id", "other_id", "score"], ascending=[True, True, False], kind="stable")
         .drop_duplicates(["image_id", "other_id"], ignore_index=True)
     )
+
+
+PART = 256    # places that a process compares at a time
+
+@dataclass(frozen=True)
+class _Comparisons:
+    "Places to compare and the images that show them: what a process needs to know."
+    wanted: list[tuple[int, list[int]]]         # a place of ours, and places of theirs
+    ours: dict[int, tuple[Record, Place]]       # of each such place, its image and where it lies there
+    theirs: dict[int, tuple[Record, Place]]
+    datasets_dir: Path
+    tones: Mapping[str, Tone]
+
+
+def _compare_all(comparisons: _Comparisons) -> list[list[Match]]:
+    def textures(side: dict[int, tuple[Record, Place]]) -> Callable[[int], np.ndarray]:
+        "The texture at a place of one side, read again when it is needed: all of them would fill the memory."
+        images = {record.image_id: record for record, _ in side.values()}
+        @functools.lru_cache(256)
+        def image(image_id: str) -> np.ndarray:
+            dataset = images[image_id].dataset
+            return gray_image(images[image_id], comparisons.datasets_dir / dataset, comparisons.tones[dataset])
+        return functools.lru_cache(2048)(lambda place: look(image(side[place][0].image_id), side[place][1]))
+
+    ours, theirs = textures(comparisons.ours), textures(comparisons.theirs)
+    return [compare(ours(i), (theirs(j) for j in near)) for i, near in comparisons.wanted]
+
+
+def _near_places(ours: Described, theirs: Described) -> Iterator[tuple[int, list[int]]]:
+    "Of each place of ours, the places of theirs that are worth a comparison, the nearest first."
+    least = min(
+        (_promising(a, b) for a in {p.view for p in ours.places} for b in {p.view for p in theirs.places}), default=1.0
+    )
+    for i, near, products in nearest(ours.signatures, theirs.signatures, NEAREST, least):
+        view = ours.places[i].view
+        yield i, [int(j) for j, p in zip(near, products) if p >= _promising(view, theirs.places[j].view)]
 
 
 def _promising(view: str, other: str) -> float:

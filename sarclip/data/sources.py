@@ -43,6 +43,7 @@ def generate(
     datasets_dir: Path,     # folder of this run's datasets; what it held is replaced
     seed: int,              # same seed, same bytes
     scale: float,           # size of the study; 1 is about 4,600 images
+    workers: int = 1,       # processes; the bytes are the same for any number
 ) -> dict[str, str]:        # dataset → release
     "Simulate the study's datasets in their native formats (`sarclip.data.simulate`)."
     datasets_dir = Path(os.path.realpath(datasets_dir))    # where it is a link, the place it leads to
@@ -50,7 +51,7 @@ def generate(
     with staging_folder(datasets_dir.parent, datasets_dir.name) as staging:
         ready = staging / "ready"
         ready.mkdir()
-        written = write_study(ready, seed=seed, scale=scale)
+        written = write_study(ready, seed=seed, scale=scale, workers=workers)
         sources = {
             name: next(r.name for r in manifest.datasets[name].releases if r.kind == "generated") for name in written
         }
@@ -137,7 +138,8 @@ def bring_datasets(
     datasets_dir: Path,         # folder of this run's datasets
 ) -> dict[str, str]:            # dataset → release
     "Simulate the datasets, or unpack the archives that are there and, where asked for, fetched."
-    if settings.source == "generated": return generate(manifest, datasets_dir, settings.seed, settings.scale)
+    if settings.source == "generated":
+        return generate(manifest, datasets_dir, settings.seed, settings.scale, settings.workers)
     if settings.fetch: fetch_datasets(manifest, settings.data_dir, settings.datasets, settings.mirror, settings.offline)
     return unpack_archives(manifest, settings.data_dir, datasets_dir, settings.datasets)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ...core.processes import side_by_side
 from ...core.records import Box, Record
 from ..formats.atrnet import atrnet_path, write_atrnet
 from ..formats.class_folders import write_class_folders
@@ -360,8 +361,7 @@ def write_study(
     dest: Path,                      # folder to fill; each dataset gets a folder named by its key
     seed: int = 0,                   # everything random follows from it
     scale: float = 1.0,              # 1 is about 4,600 images; smaller for smoke tests, larger for more
-    # called after each dataset with the number of its images
-    progress: Callable[[str, int], None] = lambda dataset, images: None,
+    workers: int = 1,                # processes; each writes a dataset at a time
 ) -> dict[str, int]:                 # images by dataset
     """Write the generated datasets in their native formats, byte-identical for a seed. Raises ValueError unless scale >
     0, FileExistsError for a dataset folder that is there already."""
@@ -370,13 +370,18 @@ def write_study(
     for name in DATASETS:
         if (dest / name).exists():
             raise FileExistsError(f"{dest / name} exists already; remove it to generate the dataset again")
-    counts: dict[str, int] = {}
-    def counted(items: Items, name: str) -> Items:
-        for item in items:
-            counts[name] = counts.get(name, 0) + 1
+    written = side_by_side(_write_one, [(name, dest / name, seed, scale) for name in DATASETS], workers)
+    return dict(zip(DATASETS, written))
+
+
+def _write_one(task: tuple[str, Path, int, float]) -> int:
+    name, folder, seed, scale = task
+    items, write = DATASETS[name]
+    count = 0
+    def counted() -> Items:
+        nonlocal count
+        for item in items(seed, scale):
+            count += 1
             yield item
-    with threadpool_limits(1):
-        for name, (items, write) in DATASETS.items():
-            write(dest / name, counted(items(seed, scale), name))
-            progress(name, counts[name])
-    return counts
+    with threadpool_limits(1): write(folder, counted())
+    return count
