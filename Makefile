@@ -16,6 +16,9 @@ export GOMP_SPINCOUNT ?= 100000
 ifneq ($(DATA),)
 export SARCLIP_DATA := $(if $(filter /%,$(firstword $(DATA))),,$(CURDIR)/)$(DATA)
 endif
+# Modules are compiled when they are first imported, and kept: where the environment forbids keeping them (containers often do),
+# each of some hundred processes would compile them anew.
+unexport PYTHONDONTWRITEBYTECODE
 # What a user may set reaches commands through the environment, where a shell reads it as one word and runs none of it.
 export PROFILE BACKBONES INITS METHODS SEEDS
 
@@ -77,7 +80,7 @@ clean:
 	rm -rf runs .snakemake .venv .pytest_cache .hypothesis *.egg-info
 
 # Made anew when what is installed changes; a broken install leaves no mark and is begun again.
-# Python compiles a module when it is first imported: compiling all 20,000 files here would take as long as unpacking them.
+# All 20,000 modules compiled ahead would take as long as unpacking them; a few thousand are ever imported.
 .venv/ready: settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable ".[dev]"

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import platform
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -70,14 +71,16 @@ def kept_memory(
     largest: int | None = None,    # bytes of the largest block that is kept, at most LARGEST_TOLD_APART; None keeps all
 ) -> Iterator[None]:
     """Inside, freed memory stays with this process for what it asks for next; afterwards it goes back to the system.
-    ValueError for a limit that glibc does not take."""
+    Inside another, the outer one's limit holds. ValueError for a limit that glibc does not take."""
     if largest is not None and not 0 < largest <= LARGEST_TOLD_APART:
         raise ValueError(
             f"largest={largest}: glibc tells blocks apart up to {LARGEST_TOLD_APART} bytes; choose less, or None to "
             f"keep all"
         )
     libc = ctypes.CDLL(None)
-    if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")): yield; return    # not glibc
+    glibc = hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")
+    if not glibc or _keeping.get(): yield; return
+    inside = _keeping.set(True)
     limit = (_MMAP_MAX, 0) if largest is None else (_MMAP_THRESHOLD, largest)
     try:
         for setting, value in (limit, (_TRIM_THRESHOLD, 2**31 - 1)): libc.mallopt(setting, value)
@@ -91,5 +94,8 @@ def kept_memory(
         ):
             libc.mallopt(setting, value)
         libc.malloc_trim(0)
+        _keeping.reset(inside)
+
+_keeping = ContextVar("keeping", default=False)
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4    # from malloc.h

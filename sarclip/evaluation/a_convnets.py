@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
+from ..core.hardware import kept_memory
 from ..core.numerics import repeatable
 from .clutter import NATIVE, load_chips
 from .features import Metrics
@@ -107,7 +108,7 @@ def train_a_convnets(
     if min(chips.shape[1:]) < CROP: raise ValueError(f"chips must have {CROP} x {CROP} pixels, got {chips.shape[1:]}")
     network = a_convnets(len(classes), seed).to(device, memory_format=torch.channels_last)
     model = AConvNets(network, tuple(classes), float(chips.mean()), max(float(chips.std()), 1.0))
-    with repeatable(torch.device(device)):
+    with kept_memory(), repeatable(torch.device(device)):    # each step asks for the memory that the last one freed
         torch.manual_seed(seed)    # dropout
         _train(model, chips, truth, np.random.default_rng(seed), epochs, max_steps, progress)
     return model

@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ..core.hardware import kept_memory
 from ..core.numerics import repeatable
 from ..core.files import atomic_path
 from ..training.loader import preprocess, to_tensor
@@ -125,11 +126,11 @@ def metric_rows(
 # %% ../../nbs/api/evaluation/00_features.ipynb #1476b3ac
 @contextmanager
 def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    "Evaluation mode without gradients; the mode found is restored."
+    "Evaluation mode without gradients; the mode found is restored. A batch asks for the memory that the last one freed."
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), repeatable(next(model.parameters()).device): yield
+        with kept_memory(), torch.inference_mode(), repeatable(next(model.parameters()).device): yield
     finally: model.train(training)
 
 
