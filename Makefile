@@ -83,6 +83,6 @@ clean:
 # All 20,000 modules compiled ahead would take as long as unpacking them; a few thousand are ever imported.
 .venv/ready: settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable ".[dev]"
-	.venv/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps $(ORACLES)
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-warn-conflicts --no-compile --constraint constraints.txt --editable ".[dev]"
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-warn-conflicts --no-compile --no-deps $(ORACLES)
 	touch $@
