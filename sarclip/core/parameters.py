@@ -79,7 +79,9 @@ class DataSettings(Settings):
 class BuildSettings(Settings):
     "Notebook 01."
     captions_per_image: int = Field(5, ge=1, le=10, description="captions drawn for one image (Table I: five)")
-    workers: int = Field(1, ge=1, description="processes that read, caption and compare; the tables are the same for any number")
+    workers: int = Field(
+        1, ge=1, description="processes that read, caption and compare; the tables are the same for any number"
+    )
     strict: bool = Field(False, description="stop at the first fault of the data, instead of reporting all")
     drop_leaks: bool = Field(
         True, description="leave training images out that an evaluation or the validation part holds too"

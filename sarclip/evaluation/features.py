@@ -126,7 +126,7 @@ def metric_rows(
 # %% ../../nbs/api/evaluation/00_features.ipynb #1476b3ac
 @contextmanager
 def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    "Evaluation mode without gradients; the mode found is restored. A batch asks for the memory that the last one freed."
+    "Evaluation mode without gradients; the mode found is restored. A batch gets the memory that the last one freed."
     training = model.training
     model.eval()
     try:
