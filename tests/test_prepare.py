@@ -87,7 +87,7 @@ def test_unpacked_data_is_replaced_only_while_it_is_as_it_was_written(tmp_path):
     assert (target / "a.txt").read_text() == "corrected by hand"
 
 
-def study(folder: Path, seed: int, scale: float) -> list[str]:
+def study(folder: Path, seed: int, scale: float, workers: int) -> list[str]:
     "Instead of the simulated study: one picture, in a moment."
     (folder / "mstar/a").mkdir(parents=True)
     (folder / "mstar/a/picture.png").write_text("simulated")
