@@ -199,6 +199,7 @@ use rule train_stage1 as protocol with:
     input: "nbs/07b_protocol.ipynb", rules.train_stage1.output, TRAINED
     output: update(f"{STEP}/07b_protocol/metrics.json")
     params: **of_model("07b_protocol")
+    priority: 1    # the longest of what waits for the training: begun last, it would keep the report waiting alone
 
 
 rule report:
