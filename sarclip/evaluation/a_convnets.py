@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from ..core.hardware import kept_memory
 from ..core.numerics import repeatable
+from ..data.formats.common import image_size
 from .clutter import NATIVE, load_chips
 from .features import Metrics
 from .recognition import Recognition, class_indices
@@ -138,11 +140,19 @@ def _train(
 
 # %% ../../nbs/api/evaluation/18_a_convnets.ipynb #d0960fa1
 def has_room(
-    task: Task,    # any
+    task: Task,            # any
+    datasets_dir: Path,    # folder of the datasets
 ) -> bool:
-    "Whether all of a task's chips are known to be large enough for the network."
-    sizes = [part[["width", "height"]] for part in (task.train, task.test)]
-    return task.trains and all(bool((size >= CROP).fillna(False).all(axis=None)) for size in sizes)
+    "Whether all of a task's chips, of which some train, are known to be large enough for the network."
+    return task.trains and all(_shortest_side(part, datasets_dir) >= CROP for part in (task.train, task.test))
+
+def _shortest_side(chips: pd.DataFrame, datasets_dir: Path) -> int:
+    "Of any of the chips, pixels. A picture whose dataset does not note its size is asked; 0 where nothing tells."
+    sides = chips[["width", "height"]].min(axis=1, skipna=False)
+    unknown = chips[sides.isna()]
+    if not (unknown.pixels == "image").all(): return 0
+    asked = [min(image_size(Path(datasets_dir) / root / path)) for root, path in zip(unknown.root, unknown.path)]
+    return min([*sides.dropna().astype(int), *asked], default=0)
 
 def a_convnets_on(
     task: Task,                            # MSTAR's standard operating condition; its chips have room
