@@ -143,7 +143,8 @@ def has_room(
     task: Task,            # any
     datasets_dir: Path,    # folder of the datasets
 ) -> bool:
-    "Whether all of a task's chips, of which some train, are known to be large enough for the network."
+    """Whether all of a task's chips, of which some train, are known to be large enough for the network. Raises
+    FileNotFoundError or ValueError naming a picture that cannot be asked."""
     return task.trains and all(_shortest_side(part, datasets_dir) >= CROP for part in (task.train, task.test))
 
 def _shortest_side(chips: pd.DataFrame, datasets_dir: Path) -> int:
