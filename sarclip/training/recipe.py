@@ -203,7 +203,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "RN50": {"lr": 5e-4, "epochs": 30, **_RESNET},
     "ViT-B-32": {"lr": 5e-5, "epochs": 10},
     "ViT-L-14": {"lr": 5e-5, "epochs": 10},
-    **dict.fromkeys(OURS, _FROM_NOTHING),
+    "sarclip-mini": _FROM_NOTHING,
+    "sarclip-small": {**_FROM_NOTHING, "crop_scale": (1.0, 1.0)},
 }
 
 
