@@ -43,16 +43,16 @@ study: .venv/ready
 	@sarclip-report "$$PROFILE"
 
 # The numbered notebooks run one after the other, in name order: they make each other's inputs. The others stand alone.
-# They run as the smallest study (tests/profiles); `make study` runs the whole one. pytest runs beside all of them, so that
-# no core waits for the last notebook of a kind; its output is kept until they are done, and its summary is what is read last.
+# They run as the smallest study (tests/profiles); `make study` runs the whole one. pytest runs beside all of them, and those
+# that need no order come last: no core waits. pytest's output is kept until they are done, so that its summary is read last.
 test: export MPLBACKEND := Agg
 test: export OMP_NUM_THREADS := 1
 test: export SARCLIP_RUNS := $(CURDIR)/runs/nbdev_test
 test: .venv/ready
 	rm -rf runs/nbdev_test && mkdir -p runs/nbdev_test
 	python -m pytest tests -m "not slow" -n $(TESTERS) --dist loadgroup > runs/nbdev_test/pytest.log 2>&1 & pytest=$$!; \
-	nbdev_test --path nbs/api --n_workers 1 --timing; api=$$?; \
 	SARCLIP_PROFILES=tests/profiles nbdev_test --path nbs --skip_folder_re '^(api|[_.])' --n_workers 0 --timing; numbered=$$?; \
+	nbdev_test --path nbs/api --n_workers 2 --timing; api=$$?; \
 	wait $$pytest; tests=$$?; cat runs/nbdev_test/pytest.log; exit $$((api | numbered | tests))
 
 slow: .venv/ready

@@ -34,7 +34,7 @@ LOSSES: dict'''), ('"clip": clip_loss,', '"clip": clip_loss,\n    "doubled": dou
     config["vision_cfg"]["width"] = 24
     (configs / "sarclip-medium.json").write_text(json.dumps(config))
     edit(project, "training/03_recipe.ipynb",
-         ('    **dict.fromkeys(OURS', '    "sarclip-medium": {"lr": 1e-3, "epochs": 40, "batch_size": 32},\n    **dict.fromkeys(OURS'))
+         ('    "sarclip-mini": _FROM_NOTHING', '    "sarclip-medium": {"lr": 1e-3, "epochs": 40, "batch_size": 32},\n    "sarclip-mini": _FROM_NOTHING'))
     edit(project, "captions/00_templates.ipynb",
          ('    "simple-6":', '    "simple-11": "Seen by radar: {things}, in {an_image}.",\n    "simple-6":'))
     manifest = project.folder / "data_manifest.yaml"
