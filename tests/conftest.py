@@ -3,7 +3,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,9 +54,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    "The long ones first, so that at the end no process waits: those that share the study, then files of few tests before files of many short ones."
-    tests = Counter(item.path for item in items)
-    items.sort(key=lambda item: ("studied" not in item.fixturenames, tests[item.path]))
+    "The longest group first, so that at the end no process waits for it."
+    items.sort(key=lambda item: "studied" not in item.fixturenames)
 
 
 STUDY = ("snakemake", "--cores", "all", "--nolock", "--rerun-incomplete", "--keep-going", "--quiet", "host", "reason", "rules", "--config", "profile=tiny", "threads=1")    # threads: so that sums have one order
