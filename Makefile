@@ -42,18 +42,17 @@ study: .venv/ready
 	  methods="$$METHODS" seeds="$$SEEDS"
 	@sarclip-report "$$PROFILE"
 
-# The numbered notebooks run one after the other, in name order: they make each other's inputs. The others stand alone.
-# They run as the smallest study (tests/profiles); `make study` runs the whole one. pytest runs beside all of them, and those
-# that need no order come last: no core waits. pytest's output is kept until they are done, so that its summary is read last.
+# nbdev_test runs every notebook of the module; the numbered ones are run once, by papermill, as the smallest study
+# (tests/profiles), which pytest makes and its tests share. Both run side by side, so that no core waits; pytest's output is
+# kept until the end, so that its summary is read last.
 test: export MPLBACKEND := Agg
 test: export OMP_NUM_THREADS := 1
 test: export SARCLIP_RUNS := $(CURDIR)/runs/nbdev_test
 test: .venv/ready
 	rm -rf runs/nbdev_test && mkdir -p runs/nbdev_test
 	python -m pytest tests -m "not slow" -n $(TESTERS) --dist loadgroup > runs/nbdev_test/pytest.log 2>&1 & pytest=$$!; \
-	SARCLIP_PROFILES=tests/profiles nbdev_test --path nbs --skip_folder_re '^(api|[_.])' --n_workers 0 --timing; numbered=$$?; \
 	nbdev_test --path nbs/api --n_workers 2 --timing; api=$$?; \
-	wait $$pytest; tests=$$?; cat runs/nbdev_test/pytest.log; exit $$((api | numbered | tests))
+	wait $$pytest; tests=$$?; cat runs/nbdev_test/pytest.log; exit $$((api | tests))
 
 slow: .venv/ready
 	python -m pytest tests -m slow -s

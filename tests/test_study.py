@@ -9,7 +9,7 @@ import time
 import nbformat
 import pytest
 
-from conftest import STUDY
+from conftest import ROOT, STUDY
 
 STEPS = ["data/00_data", "data/01_build_dataset", *(f"sarclip-mini/stage1/{n}" for n in (
     "02_train_stage1", "03_train_stage2", "04_eval_retrieval", "05_eval_recognition", "06_ablations", "07_explore", "07b_protocol"))]
@@ -87,6 +87,23 @@ def test_notebook_runs_alone_from_its_own_folder(studied):
     status, output = studied.call("papermill", "04_eval_retrieval.ipynb", str(studied.folder / "out.ipynb"), "-p", "profile", "tiny", "-p", "max_steps", "1",
                                   "-p", "batch_size", "8", cwd="nbs")
     assert status == 0, output[-3000:]
+
+
+@pytest.mark.slow    # papermill has run them all as the study
+def test_numbered_notebooks_run_as_they_stand(fresh):
+    "Without papermill's parameters, in name order: each reads what those before it made."
+    status, output = fresh.call("nbdev_test", "--path", "nbs", "--skip_folder_re", "^(api|[_.])", "--n_workers", "0", SARCLIP_PROFILES=str(ROOT / "tests/profiles"))
+    assert status == 0, output[-3000:]
+
+
+def test_examples_run_on_the_study(studied):
+    "They read a run called mini; the tutorial brings data of its own."
+    runs = studied.folder / "runs_examples"
+    runs.mkdir()
+    (runs / "mini").symlink_to(studied.runs / "tiny")
+    for path in ("nbs/examples", "nbs/tutorial_own_data.ipynb"):
+        status, output = studied.call("nbdev_test", "--path", path, "--n_workers", "0", SARCLIP_RUNS=str(runs))
+        assert status == 0, output[-3000:]
 
 
 def test_harma_is_a_method_with_a_folder_of_its_own(studied):

@@ -10,9 +10,10 @@ import io
 import json
 import os
 import tarfile
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import yaml
@@ -22,7 +23,7 @@ from ..core.files import atomic_path, write_json, write_text
 from ..data.imaging import native
 from ..data.manifest import Manifest
 from ..data.pixels import load_pixels
-from ..core.records import frame_to_records
+from ..core.records import Record, frame_to_records
 
 # %% ../../nbs/api/captions/06_outputs.ipynb #a1204788
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")    # Pillow's modes that convert("RGB") keeps
@@ -70,7 +71,8 @@ def write_shards(
 ) -> list[Path]:                   # the shards
     """Write images, each with all its captions, as WebDataset shards; ValueError names an image that cannot be read, or
     a size below 1."""
-    own = {image: group for image, group in pairs.groupby("image_id", sort=False)}
+    own = defaultdict(list)
+    for pair in _image_pairs(pairs): own[pair.image_id].append(pair)
     order = records.image_id[records.image_id.isin(own.keys())].sample(frac=1, random_state=seed)
     return _write_samples([own[image] for image in order], records, datasets_dir, Path(folder), part, samples)
 
@@ -85,22 +87,34 @@ def write_pair_shards(
 ) -> list[Path]:                   # the shards
     """Write every image-caption pair as a sample of its own, as OpenCLIP's trainer needs it: it reads one text a
     sample. ValueError as for `write_shards`."""
-    shuffled = pairs.sample(frac=1, random_state=seed)
-    rows = [shuffled[n:n + 1] for n in range(len(shuffled))]
-    return _write_samples(rows, records, datasets_dir, Path(folder), part, samples)
+    alone = [[pair] for pair in _image_pairs(pairs.sample(frac=1, random_state=seed))]
+    return _write_samples(alone, records, datasets_dir, Path(folder), part, samples)
+
+class _Pair(NamedTuple):
+    "A row of the table of pairs; a million rows of pandas would take an hour to look at one by one."
+    image_id: str
+    caption: str
+    facts: str
+
+def _image_pairs(pairs: pd.DataFrame) -> Iterator[_Pair]:
+    return map(_Pair._make, pairs[list(_Pair._fields)].itertuples(index=False, name=None))
 
 def _write_samples(
-    own: list[pd.DataFrame], records: pd.DataFrame, datasets_dir: Path, folder: Path, part: str, samples: int
+    own: list[list[_Pair]], records: pd.DataFrame, datasets_dir: Path, folder: Path, part: str, samples: int
 ) -> list[Path]:
-    "Each frame of pairs, all of one image, becomes a sample."
+    "Each list of pairs, all of one image, becomes a sample."
     if samples < 1: raise ValueError(f"a shard needs at least one sample, got samples={samples}")
-    images = records.set_index("image_id", drop=False)
+    used = records[records.image_id.isin({pairs[0].image_id for pairs in own})]
+    images = {
+        record.image_id: (record, Path(datasets_dir) / root, tone, None if pd.isna(crop) else int(crop))
+        for record, root, tone, crop in zip(frame_to_records(used), used.root, used.tone, used.crop)
+    }
     shards = []
     for number, first in enumerate(range(0, len(own), samples)):
         shards.append(folder / SHARD.format(part=part, number=number))
         with atomic_path(shards[-1]) as temporary, tarfile.open(temporary, "w") as tar:
             for key, group in enumerate(own[first:first + samples], first):
-                for suffix, data in _sample(group, images.loc[[group.image_id.iloc[0]]], Path(datasets_dir)):
+                for suffix, data in _sample(group, *images[group[0].image_id]):
                     header = tarfile.TarInfo(f"{key:08}.{suffix}")    # no time, no user: same data, same bytes
                     header.size = len(data)
                     tar.addfile(header, io.BytesIO(data))
@@ -116,11 +130,11 @@ def _sizes(folder: Path) -> dict[str, int]:
     path = folder / "sizes.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
-def _sample(own: pd.DataFrame, row: pd.DataFrame, datasets_dir: Path) -> Iterator[tuple[str, bytes]]:
+def _sample(
+    own: list[_Pair], record: Record, root: Path, tone: str, crop: int | None
+) -> Iterator[tuple[str, bytes]]:
     "Suffixes and contents of one sample's files."
-    record, = frame_to_records(row)
-    root, crop, tone = row.iloc[0][["root", "crop", "tone"]]
-    try: image = native(load_pixels(datasets_dir / root, record), tone, None if pd.isna(crop) else int(crop))
+    try: image = native(load_pixels(root, record), tone, crop)
     except ValueError as error:
         raise ValueError(f"image {record.image_id} cannot go into a shard: {error}") from error
     png = io.BytesIO()
@@ -128,11 +142,11 @@ def _sample(own: pd.DataFrame, row: pd.DataFrame, datasets_dir: Path) -> Iterato
     about = {
         "image_id": record.image_id,
         "dataset": record.dataset,
-        "captions": own.caption.tolist(),
-        "facts": own.facts.tolist(),
+        "captions": [pair.caption for pair in own],
+        "facts": [pair.facts for pair in own],
     }
     yield "png", png.getvalue()
-    yield "txt", own.caption.iloc[0].encode()
+    yield "txt", own[0].caption.encode()
     yield "json", json.dumps(about, ensure_ascii=False).encode()
 
 # %% ../../nbs/api/captions/06_outputs.ipynb #ee50f492
