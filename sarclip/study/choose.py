@@ -55,9 +55,12 @@ class Change:
     training: dict[str, Any]        # training settings
     model: dict[str, Any]           # of the architecture
     windows: int = 0                # cut out of each training scene
+    scenes: int | None = None       # annotated scenes that train; None: all
     init: str = "stage1"            # where training starts; scratch: from random weights
 
     def __post_init__(self) -> None:
+        if self.scenes is not None and (type(self.scenes) is not int or self.scenes < 0):
+            raise ValueError(f"scenes must be a whole number of at least 0, got {self.scenes!r}")
         if self.init not in ("stage1", "scratch"):
             raise ValueError(f"init takes stage1 or scratch, got {self.init!r}")
         if self.model and self.init != "scratch":
@@ -69,7 +72,7 @@ class Change:
     def read(cls,
         name: str,               # in words
         backbone: str,           # whose recipe and architecture are changed
-        words: Sequence[str],    # "epochs=20", "windows=8", "init=scratch", "model.width=32"
+        words: Sequence[str],    # "epochs=20", "windows=8", "scenes=100", "init=scratch", "model.width=32"
     ) -> "Change":
         "From words of the command line."
         told = {}
@@ -77,7 +80,7 @@ class Change:
             key, equal, value = word.partition("=")
             if not equal: raise ValueError(f"a change is name=value, such as epochs=20, got {word!r}")
             told[key] = yaml.safe_load(value)
-        beside = {key: told.pop(key) for key in ("windows", "init") if key in told}
+        beside = {key: told.pop(key) for key in ("windows", "scenes", "init") if key in told}
         model = {key.removeprefix("model."): told.pop(key) for key in list(told) if key.startswith("model.")}
         training = {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
         return cls(name, backbone, training, model, **beside)
@@ -155,6 +158,11 @@ def try_change(
     scenes = training[training.boxes != "[]"].sort_values("image_id").iloc[::HELD_OUT]
     held_out = (set(chips.image_id) - set(chips.image_id.iloc[aspects.shown])) | set(scenes.image_id)
     training = training[~training.image_id.isin(held_out)]
+    if change.scenes is not None:
+        annotated = training[training.boxes != "[]"]
+        if len(annotated) < change.scenes:
+            raise ValueError(f"{change.scenes} annotated scenes shall train, and {profile} has {len(annotated)}")
+        training = training.drop(annotated.sample(len(annotated) - change.scenes, random_state=seed).index)
 
     began, data = time.monotonic(), pair_data(training, pairs, *places[:3], progress=False)
     if change.windows:
@@ -214,7 +222,7 @@ def main(words: Sequence[str] | None = None) -> None:
     "One line of the command line, one line of results/recipes.jsonl."
     parser = argparse.ArgumentParser(prog="python -m sarclip.study.choose", description="try one change of the recipe")
     parser.add_argument("name", help="what is tried, in words")
-    parser.add_argument("changes", nargs="*", help="training settings, windows, init, model.…: name=value")
+    parser.add_argument("changes", nargs="*", help="training settings, windows, scenes, init, model.…: name=value")
     parser.add_argument("--profile", default="real", help="run whose data and stage 1 are used")
     parser.add_argument("--fold", type=int, default=0, help="which fifth of the aspects is held out")
     parser.add_argument("--seed", type=int, default=0, help="of the training")
