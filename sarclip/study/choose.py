@@ -180,6 +180,14 @@ def try_change(
     def planes_told(features: np.ndarray) -> float:
         return grouped_probe(features, image_labels(planes), groups.tolist(), acd.classes).accuracy
 
+    def planes_measured(model: Encoder) -> dict[str, float]:
+        if planes.empty: return {}    # generated data hold no near-copies to group
+        layers = layer_features(model, images["planes"])
+        return {
+            "sar_acd/grouped_probe": planes_told(image_features(model, images["planes"])),
+            **{f"sar_acd/{layer}": planes_told(values) for layer, values in layers.items()},
+        }
+
     def vehicles_told(features: np.ndarray) -> float:
         shown, judged = ((features[part], labels[part].tolist()) for part in (aspects.shown, aspects.judged))
         return linear_probe(*shown, *judged, soc.classes).accuracy
@@ -194,9 +202,7 @@ def try_change(
             **{f"held_out_aspects/{layer}": vehicles_told(values)
                for layer, values in layer_features(model, images["chips"]).items()},
             "held_out_aspects/text": by_text.accuracy,
-            "sar_acd/grouped_probe": planes_told(image_features(model, images["planes"])),
-            **{f"sar_acd/{layer}": planes_told(values)
-               for layer, values in layer_features(model, images["planes"]).items()},
+            **planes_measured(model),
             **{f"held_out_scenes/{family}": recall for family, recall in recalls.items()},
         }
 
@@ -214,7 +220,9 @@ def try_change(
         "commit": git_commit(),
         "trained": rounded(measured(encoder)),
         "untrained": rounded(measured(untrained)),
-        "raw_pixels": rounded({"sar_acd/grouped_probe": planes_told(raw_pixels(images["planes"]))}),
+        "raw_pixels": {} if planes.empty else rounded(
+            {"sar_acd/grouped_probe": planes_told(raw_pixels(images["planes"]))}
+        ),
     }
 
 # %% ../../nbs/api/study/16_choose.ipynb #eaece093
