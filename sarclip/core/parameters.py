@@ -174,6 +174,12 @@ class Stage1Settings(TrainSettings):
 class Stage2Settings(TrainSettings, MethodSettings):
     "Notebook 03."
 
+    false_captions: float | None = Field(
+        None,
+        ge=0,
+        description="weight of telling a caption from itself with a false place, where it speaks of one; "
+                    "None: the backbone's recipe",
+    )
     windows: int = Field(
         0, ge=0, description="windows cut out of each annotated training scene, with captions of their own"
     )

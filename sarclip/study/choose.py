@@ -31,6 +31,7 @@ from ..evaluation.aspects import aspect_folds
 from sarclip.evaluation.features import (
     class_text_features, image_features, layer_features, text_features, untrained_like
 )
+from ..evaluation.places import places_told
 from ..evaluation.recognition import grouped_probe, linear_probe, raw_pixels, text_classification
 from ..evaluation.retrieval import breakdown, query_table
 from ..evaluation.tasks import image_labels, prompts_by_name
@@ -115,8 +116,9 @@ def scene_recalls(
     pairs: pd.DataFrame,       # of pairs.parquet; those of the scenes are used
     images: np.ndarray,        # of the scenes, uint8 (N, S, S, C)
     manifest: Manifest,        # of their dataset
-) -> dict[str, float]:         # family of captions → percent
-    "Mean recall over facts among held-out scenes by family of the caption, a mean over draws of one caption a scene."
+) -> dict[str, float]:         # family of captions, place, direction → percent
+    """Mean recall over facts among held-out scenes by family of the caption, a mean over draws of one caption a scene;
+    and how often a true place or direction beats a false one."""
     rows, features = {image: i for i, image in enumerate(scenes.image_id)}, image_features(encoder, images)
     records = frame_to_records(scenes.assign(split="val"))
     pairs = pairs[pairs.image_id.isin(scenes.image_id)].assign(split="val")
@@ -132,7 +134,8 @@ def scene_recalls(
         metrics = breakdown(ranks, test.family.tolist(), "family")
         recall = re.compile(r"retrieval_facts/.*/(\w+)/mean_recall")
         found.append({said[1]: value for key, value in metrics.items() if (said := recall.fullmatch(key))})
-    return pd.DataFrame(found).mean().to_dict()
+    told = places_told(frame_to_records(scenes), features, pairs, lambda captions: text_features(encoder, captions))
+    return pd.DataFrame(found).mean().to_dict() | told
 
 # %% ../../nbs/api/study/16_choose.ipynb #bd33df21
 def try_change(

@@ -22,6 +22,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from ..captions.false import empty_regions
 from ..core.files import atomic_path
 from ..data.imaging import Tone, gray_if_gray, picture
 from ..data.pixels import load_pixels
@@ -142,6 +143,7 @@ class Batch:
     images: torch.Tensor    # uint8 (B, C, S, S)
     captions: list[str]     # B texts
     facts: list[str]        # B canonical facts
+    empty: list[tuple[str, ...]] | None = None    # of each image, regions without a box; None: not known
 
 def to_tensor(
     images: np.ndarray,    # uint8 (B, S, S, C)
@@ -157,6 +159,7 @@ class PairData:
     image_index: np.ndarray          # int (P,): the image of each caption
     captions: list[str]              # P texts
     facts: list[str]                 # P canonical facts; equal text means equal meaning
+    empty: list[tuple[str, ...]] | None = None    # of each image, regions without a box; None: not known
 
     def __post_init__(self) -> None:
         if not len(self.image_index) == len(self.captions) == len(self.facts):
@@ -164,6 +167,8 @@ class PairData:
                 f"every caption needs an image and facts, got {len(self.image_index)} images, {len(self.captions)} "
                 f"captions, {len(self.facts)} facts"
             )
+        if self.empty is not None and len(self.empty) != len(self.images):
+            raise ValueError(f"{len(self.images)} images need as many lists of regions, got {len(self.empty)}")
         if len(self.captions) and not 0 <= self.image_index.min() <= self.image_index.max() < len(self.images):
             raise ValueError(
                 f"image_index must lie in 0…{len(self.images) - 1}, got "
@@ -216,6 +221,7 @@ class PairData:
                 to_tensor(self.images[self.image_index[rows]]),
                 [self.captions[i] for i in rows],
                 [self.facts[i] for i in rows],
+                None if self.empty is None else [self.empty[i] for i in self.image_index[rows]],
             )
 
     def fingerprint(self) -> str:    # 64 hexadecimal digits
@@ -245,7 +251,8 @@ def pair_data(
         )
     position = pd.Series(np.arange(len(records)), records.image_id)
     return PairData(load_images(records, datasets_dir, size, cache_dir, progress),
-                    position[pairs.image_id].to_numpy(), pairs.caption.tolist(), pairs.facts.tolist())
+                    position[pairs.image_id].to_numpy(), pairs.caption.tolist(), pairs.facts.tolist(),
+                    [empty_regions(record) for record in frame_to_records(records)])
 
 # %% ../../nbs/api/training/00_loader.ipynb #c5833316
 T = TypeVar("T")

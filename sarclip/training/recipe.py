@@ -55,6 +55,12 @@ class TrainConfig:
         1.0, "L2 norm", "ours: value of the authors' later script", "longest gradient that is followed as it is"
     )
     loss: str = setting("clip", "name", "paper", "clip: eq. 1; facts: captions with equal facts are all right answers")
+    false_captions: float = setting(
+        0.0,
+        "1",
+        "ours, after NegCLIP",
+        "weight of telling a caption from itself with a false place, where it speaks of one; 0: not asked",
+    )
     learn_temperature: bool = setting(
         True, "yes or no", "open_clip default", "whether the temperature is learned or stays where it starts"
     )
@@ -138,6 +144,7 @@ class TrainConfig:
             )
         for name in ("lr", "eps", "grad_clip"):
             need(_is_number(getattr(self, name)) and getattr(self, name) > 0, name, "a positive number")
+        need(_is_number(self.false_captions) and self.false_captions >= 0, "false_captions", "a number of at least 0")
         need(_is_number(self.weight_decay) and self.weight_decay >= 0, "weight_decay", "a number of at least 0")
         need(_is_number(self.shift) and 0 <= self.shift <= 0.5, "shift", "between 0 and 0.5")
         need(_is_number(self.rotate) and 0 <= self.rotate <= 45, "rotate", "between 0 and 45")

@@ -18,8 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..models.encode import encode_image, encode_text
 from ..models.factory import Encoder, is_resnet
 from ..models.harma import train_only_adapters
-from .distributed import average_gradients, over_all
-from .loss import LOSSES
+from .distributed import average_gradients, gather, over_all
+from .loss import LOSSES, false_caption_loss
 from .microbatch import backward_in_chunks, freeze_statistics
 from .recipe import TrainConfig
 
@@ -101,8 +101,9 @@ class Inputs:
     "What one step feeds the network: this process's part of the batch, ready on its device."
     epoch: int         # 0, 1, …
     images: Tensor     # float (B, 3, S, S), augmented and normalised
-    tokens: Tensor     # int (B, L)
+    tokens: Tensor     # int (B + M, L): of the captions, then of M false ones
     facts: list[str]   # B canonical facts
+    of: tuple[int, ...] = ()    # which of the B images each false caption is about
 
 def train_step(
     encoder: Encoder,                   # its model is changed
@@ -112,10 +113,15 @@ def train_step(
 ) -> dict[str, float]:                  # loss of the whole batch, gradient norm and temperature before the update
     "One update; FloatingPointError when the loss or its gradient is not finite, before any weight changes."
     model, device = encoder.model, encoder.device
-    over_batch = over_all(LOSSES[config.loss])
+    over_batch, n, of = over_all(LOSSES[config.loss]), len(inputs.facts), list(inputs.of)
     def loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
         with torch.autocast(device.type, enabled=False):
-            return over_batch(image.float(), text.float(), scale, inputs.facts)
+            image, (text, false) = image.float(), text.float().split([n, len(of)])
+            total = over_batch(image, text, scale, inputs.facts)
+            if not config.false_captions: return total
+            mistaken = image.new_zeros(n).index_add(0, torch.tensor(of, dtype=torch.long, device=device),
+                                                    false_caption_loss(image[of], text[of], false, scale))
+            return total + config.false_captions * gather(mistaken).mean()
 
     optimizer.zero_grad(set_to_none=True)
     scale = model.logit_scale.detach().exp()

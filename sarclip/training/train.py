@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from ..captions.false import false_captions
 from ..core.numerics import repeatable
 from ..core.hardware import LARGEST_TOLD_APART, kept_memory
 from ..models.checkpoint import save_checkpoint
@@ -67,6 +68,11 @@ def train(
     if data.size != encoder.image_size:
         raise ValueError(
             f"images are {data.size} px wide, {encoder.backbone} takes {encoder.image_size} px; load them at that size"
+        )
+    if config.false_captions and getattr(data, "empty", None) is None:
+        raise ValueError(
+            "false captions need to know where no box lies, and shards do not say; train without shards, or set "
+            "false_captions to 0"
         )
     writes = out_dir is not None and rank() == 0
     # all of a ResNet's, kept, took a fifth more than it needs
@@ -215,12 +221,23 @@ def _inputs(encoder: Encoder, data: TrainingData, config: TrainConfig, start: in
             )
             # cut last: how many share a batch changes no random choice
             part = slice(None) if data.split else own_part(len(batch.captions))
+            false = _false_captions(batch, part, _seed(config.seed, epoch, i, 1)) if config.false_captions else {}
             yield Inputs(
                 epoch,
                 images[part].contiguous(memory_format=layout),
-                encoder.tokenizer(batch.captions[part]).to(encoder.device),
+                encoder.tokenizer([*batch.captions[part], *false.values()]).to(encoder.device),
                 batch.facts[part],
+                tuple(false),
             )
+
+
+def _false_captions(batch: Batch, part: slice, seed: int) -> dict[int, str]:
+    "One false caption for each image of a part of the batch whose caption speaks of a place; keys count in the part."
+    rng, drawn = np.random.default_rng(seed), {}
+    for i, (caption, facts, empty) in enumerate(zip(batch.captions, batch.facts, batch.empty)):
+        if false := false_captions(caption, facts, empty): drawn[i] = false[rng.integers(len(false))]
+    rows = range(len(batch.captions))[part]
+    return {i - rows.start: drawn[i] for i in rows if i in drawn}
 
 
 def _seed(*numbers: int) -> int: return int(np.random.SeedSequence(numbers).generate_state(1)[0])

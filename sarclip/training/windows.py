@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..captions.false import empty_regions
 from ..captions.pairs import build_pairs
 from ..core.records import Box, Record, frame_to_records
 from ..data.imaging import gray_if_gray, picture
@@ -87,7 +88,8 @@ def window_pairs(
     _, pairs = build_pairs(parts, manifest, seed, captions_per_image, caption_profile)
     place = pd.Series(range(len(parts)), [part.image_id for part in parts], dtype=int)
     image_index = place[pairs.image_id].to_numpy()
-    return PairData(_stacked(images, size), image_index, pairs.caption.tolist(), pairs.facts.tolist())
+    captions, empty = (pairs.caption.tolist(), pairs.facts.tolist()), [empty_regions(part) for part in parts]
+    return PairData(_stacked(images, size), image_index, *captions, empty)
 
 
 def _clipped(record: Record) -> Record:
@@ -109,6 +111,7 @@ def together(
         np.concatenate([start + part.image_index for start, part in zip(first, parts)]),
         [caption for part in parts for caption in part.captions],
         [facts for part in parts for facts in part.facts],
+        [regions for part in parts for regions in part.empty or [()] * len(part.images)],
     )
 
 
