@@ -28,6 +28,7 @@ RUNS = {    # what is trained, and how; two processes must not change any of it
     "contrastive": ("vit", {}),
     "meanings": ("vit", {"loss": "facts", "max_repeats": 2, "quarter_turns": True, "speckle_looks": 2}),
     "micro": ("vit", {"micro_batch": 3, "checkpointing": True}),
+    "places": ("vit", {"false_captions": 1.0, "micro_batch": 3}),
     "resnet": ("resnet", {"frozen_bn": True, "micro_batch": 4}),
     "harma": ("harma", {"loss": "harma"}),
 }
@@ -46,7 +47,10 @@ def encoder(kind: str) -> Encoder:
 def toy() -> PairData:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (24, 64, 64, 1), dtype=np.uint8)
-    return PairData(images, np.arange(24), [f"a square of length {i % 7}" for i in range(24)], [json.dumps([["is", str(i % 7)]]) for i in range(24)])
+    captions, facts = [f"a square of length {i % 7}" for i in range(24)], [json.dumps([["is", str(i % 7)]]) for i in range(24)]
+    for i in range(0, 24, 5):    # some speak of a place, so that the processes have different numbers of false captions
+        captions[i], facts[i] = f"square {i % 7} in the upper left", json.dumps([["at", str(i % 7), 1, "upper left"]])
+    return PairData(images, np.arange(24), captions, facts, [("upper right", "center")] * 24)
 
 
 def config(**changes) -> TrainConfig:
