@@ -211,7 +211,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "ViT-B-32": {"lr": 5e-5, "epochs": 10},
     "ViT-L-14": {"lr": 5e-5, "epochs": 10},
     "sarclip-mini": _FROM_NOTHING,
-    "sarclip-small": {**_FROM_NOTHING, "crop_scale": (1.0, 1.0)},
+    "sarclip-small": _FROM_NOTHING,
 }
 
 
