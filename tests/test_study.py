@@ -101,9 +101,9 @@ def test_examples_run_on_the_study(studied):
     runs = studied.folder / "runs_examples"
     runs.mkdir()
     (runs / "mini").symlink_to(studied.runs / "tiny")
-    for path in ("nbs/examples", "nbs/tutorial_own_data.ipynb"):
-        status, output = studied.call("nbdev_test", "--path", path, "--n_workers", "0", SARCLIP_RUNS=str(runs))
-        assert status == 0, output[-3000:]
+    status, output = studied.call("nbdev_test", "--path", "nbs", "--skip_folder_re", "^(api|[_.])", "--skip_file_re", r"^(\d|[_.])", "--n_workers", "0", "--timing", SARCLIP_RUNS=str(runs))
+    assert status == 0, output[-3000:]
+    assert set(re.findall(r"(\w+)\.ipynb: ", output)) == {"adapt_to_own_classes", "classify_own_chips", "search_own_folder", "tutorial_own_data"}
 
 
 def test_harma_is_a_method_with_a_folder_of_its_own(studied):

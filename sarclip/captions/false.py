@@ -6,10 +6,9 @@
 __all__ = ['empty_regions', 'false_captions']
 
 # %% ../../nbs/api/captions/08_false.ipynb #fa15e002
-import json
 from collections.abc import Sequence
 
-from .templates import DIRECTIONS, REGIONS, locate
+from .templates import DIRECTIONS, REGIONS, locate, parse_facts
 from ..core.records import Record
 
 # %% ../../nbs/api/captions/08_false.ipynb #fa15e004
@@ -31,7 +30,7 @@ def false_captions(
 ) -> list[str]:               # none for a caption that speaks of no place
     """The caption with one place exchanged for another: things in a region where nothing lies, or the opposite
     direction."""
-    (kind, *fact), *_ = json.loads(facts)
+    (kind, *fact), *_ = parse_facts(facts)
     if kind == "at":
         place = fact[-1]
         return [caption.replace(place, other) for other in empty if place in caption]

@@ -103,7 +103,7 @@ class Inputs:
     images: Tensor     # float (B, 3, S, S), augmented and normalised
     tokens: Tensor     # int (B + M, L): of the captions, then of M false ones
     facts: list[str]   # B canonical facts
-    of: tuple[int, ...] = ()    # which of the B images each false caption is about
+    false_of: tuple[int, ...] = ()    # which of the B images each false caption is about
 
 def train_step(
     encoder: Encoder,                   # its model is changed
@@ -113,15 +113,14 @@ def train_step(
 ) -> dict[str, float]:                  # loss of the whole batch, gradient norm and temperature before the update
     "One update; FloatingPointError when the loss or its gradient is not finite, before any weight changes."
     model, device = encoder.model, encoder.device
-    over_batch, n, of = over_all(LOSSES[config.loss]), len(inputs.facts), list(inputs.of)
+    over_batch, n, of = over_all(LOSSES[config.loss]), len(inputs.facts), list(inputs.false_of)
     def loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
         with torch.autocast(device.type, enabled=False):
             image, (text, false) = image.float(), text.float().split([n, len(of)])
             total = over_batch(image, text, scale, inputs.facts)
             if not config.false_captions: return total
-            mistaken = image.new_zeros(n).index_add(0, torch.tensor(of, dtype=torch.long, device=device),
-                                                    false_caption_loss(image[of], text[of], false, scale))
-            return total + config.false_captions * gather(mistaken).mean()
+            mistaken = false_caption_loss(image[of], text[of], false, scale).sum() / n
+            return total + config.false_captions * gather(mistaken[None]).mean()
 
     optimizer.zero_grad(set_to_none=True)
     scale = model.logit_scale.detach().exp()
