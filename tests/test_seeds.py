@@ -49,8 +49,6 @@ def test_a_seed_or_method_that_is_none_is_refused_by_name(project, config, sente
 
 
 def test_a_step_by_hand_lands_beside_the_first_training_and_reads_its_own_stage_1(studied):
-    status, output = studied.call("sarclip-run", "03_train_stage2", "--profile", "tiny", "--seed", "1")
-    assert status != 0 and f"{MODEL}-seed1/02_train_stage1/model.safetensors is missing" in output and "-p seed 1" in output, output[-2000:]
     for notebook in ("02_train_stage1", "03_train_stage2"):
         status, output = studied.call("sarclip-run", notebook, "--profile", "tiny", "--seed", "1")
         assert status == 0, output[-3000:]
@@ -71,14 +69,18 @@ for seed in (0, 1):
     run = Step(check("05_eval_recognition", {"profile": "tiny", "seed": seed, "max_steps": 1, "batch_size": 6}), "05_eval_recognition")
     soc = recognition_tasks(run, load_manifest(), 16, "mstar_soc")["mstar_soc"]
     print("chosen", *(part.image_id.tolist() for part in (test_set(run, 16).pairs, soc.train, soc.test)))
+try: Step(check("03_train_stage2", {"profile": "tiny", "seed": 7}), "03_train_stage2").need("02_train_stage1", "model.safetensors")
+except FileNotFoundError as error: print("refused", error)
 """
 
 
-def test_every_seed_is_judged_on_the_same_images(studied):
-    "Also where a limit leaves only some of them."
+def test_every_seed_is_judged_on_the_same_images_and_starts_from_its_own_stage_1(studied):
+    "The same images also where a limit leaves only some of them."
     status, output = studied.call("python", "-c", CHOSEN)
     chosen = [line for line in output.splitlines() if line.startswith("chosen")]
     assert status == 0 and len(chosen) == 2 and chosen[0] == chosen[1], output[-2000:]
+    refused = output.splitlines()[-1]
+    assert f"refused runs/tiny/{MODEL}-seed7/02_train_stage1/model.safetensors is missing: 02_train_stage1.ipynb makes it" in refused and "-p seed 7" in refused, output[-2000:]
 
 
 @pytest.mark.slow

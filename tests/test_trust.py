@@ -23,13 +23,6 @@ def test_a_profile_is_refused_before_a_shell_sees_it(fresh):
     assert not list(fresh.folder.glob("**/X*"))
 
 
-def test_a_folder_of_runs_may_be_called_anything(fresh):
-    runs = "my runs $(touch X) 'and' \"so\""
-    status, output = fresh.call(*UNTIL_DATA, SARCLIP_RUNS=runs)
-    assert status == 0 and (fresh.folder / runs / "tiny/data/00_data/metrics.json").is_file(), output
-    assert not list(fresh.folder.glob("**/X*"))
-
-
 @pytest.mark.parametrize("given, meant", [("my data", f"{ROOT}/my data"), ("/my data/of mine", "/my data/of mine"), ("near", f"{ROOT}/near")])
 def test_make_takes_paths_with_spaces(given, meant):
     shown = subprocess.run(["make", "--no-print-directory", "--eval=show: ; @echo \"$$SARCLIP_DATA|$$BACKBONES\"", "show", f"DATA={given}", "BACKBONES=$$(touch X) a"],
@@ -74,18 +67,21 @@ def test_two_at_once_are_told_apart_and_a_killed_one_is_followed(fresh):
     assert not [path for path in fresh.runs.rglob("*") if path.name.endswith((".part", ".running.ipynb")) or path.name == "unfinished"]
 
 
-def test_a_rerun_that_fails_takes_nothing_away(fresh):
-    status, output = fresh.call(*UNTIL_DATA)
+def test_a_rerun_that_fails_takes_nothing_away_whatever_the_folder_of_runs_is_called(fresh):
+    runs = "my runs $(touch X) 'and' \"so\""
+    status, output = fresh.call(*UNTIL_DATA, SARCLIP_RUNS=runs)
     assert status == 0, output
-    step = fresh.runs / "tiny/data/00_data"
+    step = fresh.folder / runs / "tiny/data/00_data"
     results = {path.name: path.read_bytes() for path in step.iterdir() if path.is_file() and not path.name.endswith(".lock")}
     plant(fresh, "00_data", "run.dir.joinpath('problems.json').write_text('half'); 1 / 0")
-    status, output = fresh.call(*UNTIL_DATA)
-    assert status != 0 and "ZeroDivisionError" in output, output
+    status, output = fresh.call(*STUDY, SARCLIP_RUNS=runs)
+    assert status != 0 and "ZeroDivisionError: division by zero" in output and "▶ 01_build_dataset" not in output, output
     assert results == {path.name: path.read_bytes() for path in step.iterdir() if path.is_file() and not path.name.endswith(".lock")}
     assert {"00_data.ipynb", "params.yaml", "problems.json"} == {path.name for path in (step / "unfinished").iterdir()}
-    status, output = fresh.call("sarclip-report", "tiny")
+    assert any(cell.get("outputs") for cell in nbformat.read(step / "unfinished/00_data.ipynb", 4).cells)    # executed so far, and to be read
+    status, output = fresh.call("sarclip-report", "tiny", SARCLIP_RUNS=runs)
     assert "a later run did not finish, earlier results stand: 00_data" in output, output
+    assert not list(fresh.folder.glob("**/X*"))
 
 
 def test_a_class_may_be_called_anything():

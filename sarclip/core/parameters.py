@@ -254,6 +254,9 @@ class ProtocolSettings(ModelSettings):
         None, ge=1, description="passes over the chips for the supervised twin; None: the backbone's recipe"
     )
     a_convnets_epochs: int = Field(30, ge=1, description="passes over the chips for A-ConvNets")
+    ceiling_share: float = Field(
+        1.0, gt=0, le=1, description="share of Table I's sizes that the ceiling is computed on; less is rougher"
+    )
 
 
 class ReportSettings(Settings):
