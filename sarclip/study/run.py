@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -280,7 +280,8 @@ def execute(
     values: dict[str, Any],      # parameters on top of the profile's section
 ) -> Path:                       # the executed notebook
     "Run a numbered notebook through papermill; raises RuntimeError with the cell's own error."
-    values = (load_profile(values.get("profile", "mini")).get(notebook) or {}) | values
+    profile = load_profile(values.get("profile", "mini"))
+    values = (profile.get(notebook) or {}) | values
     settings = check(notebook, values)
     source = project_root() / "nbs" / f"{notebook}.ipynb"
     folder = step_dir(settings, notebook)
@@ -290,7 +291,7 @@ def execute(
         with alone(folder / ".lock", notebook, math.inf, announce): pass    # of a kernel whose papermill was killed
         before, executed = _stamp(folder), folder / f"{notebook}.ipynb"
         try:
-            _papermill(notebook, source, running, values)
+            with _threads(profile.get("threads")): _papermill(notebook, source, running, values)
         except BaseException as error:
             if before and _stamp(folder) == before:    # an earlier run's results stand, and so does their notebook
                 executed = folder / UNFINISHED / executed.name
@@ -301,6 +302,15 @@ def execute(
                 executed.parent.mkdir(exist_ok=True)
                 os.replace(running, executed)
     return executed
+
+@contextlib.contextmanager
+def _threads(n: int | None) -> Iterator[None]:
+    "Kernels that begin meanwhile take so many threads, unless whoever began this process says how many."
+    says = n is not None and "OMP_NUM_THREADS" not in os.environ
+    if says: os.environ["OMP_NUM_THREADS"] = str(n)
+    try: yield
+    finally:
+        if says: del os.environ["OMP_NUM_THREADS"]
 
 def _stamp(folder: Path) -> int | None:
     "When a step's results were put in place; None where there are none."
