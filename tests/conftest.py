@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "studied" not in item.fixturenames)
 
 
-STUDY = ("snakemake", "--cores", "all", "--nolock", "--rerun-incomplete", "--keep-going", "--quiet", "host", "reason", "rules", "--config", "profile=tiny", "threads=1")    # threads: so that sums have one order
+STUDY = ("snakemake", "--cores", "all", "--nolock", "--rerun-incomplete", "--keep-going", "--quiet", "host", "reason", "rules", "--config", "profile=tiny")
 
 
 @pytest.fixture(scope="session")

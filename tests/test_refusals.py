@@ -5,7 +5,7 @@ import pytest
 
 CASES = [
     ("04_eval_retrieval", ["-p", "epoch", "3"], "no parameter 'epoch'", "did you mean 'epochs'"),
-    pytest.param("02_train_stage1", ["-p", "backbone", "ViT-B-23"], "ViT-B-23", "did you mean", marks=pytest.mark.slow),
+    ("02_train_stage1", ["-p", "backbone", "ViT-B-23"], "ViT-B-23", "did you mean"),
     ("01_build_dataset", [], "00_data", "makes it"),
     ("00_data", ["-p", "source", "archives", "-p", "data_dir", "nowhere"], "nowhere", "SARCLIP_DATA"),
     ("00_data", ["-p", "source", "archives", "-y", "datasets: [mstarr]"], "mstarr", "did you mean"),

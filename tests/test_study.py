@@ -76,7 +76,7 @@ def test_ablations_train_side_by_side_where_there_are_devices(studied):
     step, again = "sarclip-mini/stage1/06_ablations", studied.folder / "runs_spread"
     shutil.copytree(studied.runs, again)
     shutil.rmtree(again / "tiny" / step)
-    status, output = studied.call("snakemake", "--cores", "2", "--nolock", "--config", "profile=tiny", "devices=2", "threads=1", "--", f"{again}/tiny/{step}/metrics.json", SARCLIP_RUNS=str(again))
+    status, output = studied.call("snakemake", "--cores", "2", "--nolock", "--config", "profile=tiny", "devices=2", "--", f"{again}/tiny/{step}/metrics.json", SARCLIP_RUNS=str(again))
     assert status == 0, output[-3000:]
     assert output.count("now run 06_ablations.ipynb") == 4    # text, image, both, last_1
     assert json.loads((again / "tiny" / step / "metrics.json").read_text()) == metrics(studied, step)
@@ -171,6 +171,6 @@ def test_killed_study_resumes_without_redoing_finished_steps(fresh):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     stamp = done.stat().st_mtime_ns
-    status, output = fresh.call(*STUDY[:-3], "--until", "train_stage1", *STUDY[-3:])
+    status, output = fresh.call(*STUDY[:-2], "--until", "train_stage1", *STUDY[-2:])
     assert status == 0, output[-3000:]
     assert done.stat().st_mtime_ns == stamp and "▶ 00_data" not in output and "▶ 02_train_stage1" in output

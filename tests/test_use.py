@@ -144,7 +144,6 @@ def test_killed_export_for_a_hub_is_no_mixture_and_the_next_one_sweeps_it(encode
     check_killed_export("hub", export_hub, tmp_path / "hub", "open_clip_config.json", "nothing says which backbone", tmp_path)
 
 
-@pytest.mark.slow    # three exports; where the killed one for a hub is swept, this one is
 def test_killed_export_of_onnx_is_no_mixture_and_the_next_one_sweeps_it(exported, tmp_path):
     from sarclip.use.onnx import export_onnx
     shutil.copytree(exported, tmp_path / "onnx")
