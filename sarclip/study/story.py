@@ -102,7 +102,10 @@ def headline_text(
         return "–" if math.isnan(value) else f"{value:.1f}"
     shown = pd.DataFrame(index=pd.Index(table.what, name="percent"))
     shown["measured"] = [plus_minus(r.value, r.std, 1) for r in table.itertuples()]
-    shown["95% interval"] = [f"{c[0]:.1f} to {c[1]:.1f}" if isinstance(c, list) else "–" for c in table.ci95]
+    # a mean's interval is symmetric, and a percentage ends at 0 and 100
+    shown["95% interval"] = [
+        f"{max(c[0], 0):.1f} to {min(c[1], 100):.1f}" if isinstance(c, list) else "–" for c in table.ci95
+    ]
     shown["from"] = [trainings_in_words([n]) for n in table.trainings]
     for column, words in (
         ("chance", "chance"),
