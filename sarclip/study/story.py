@@ -80,7 +80,7 @@ def headline_table(
                 "metric": row.metric,
                 "value": found.value,
                 "std": found["std"],
-                "ci95": found.ci95,
+                "ci95": _of_percentages(found.ci95),
                 "trainings": found.trainings,
                 "each": found.each,
                 "chance": found.chance,
@@ -93,6 +93,10 @@ def headline_table(
         )
     return pd.DataFrame(rows, columns=HEADLINE_COLUMNS)
 
+def _of_percentages(interval: list[float] | None) -> list[float] | None:
+    "Student's interval is symmetric; a percentage ends at 0 and 100."
+    return [max(interval[0], 0.0), min(interval[1], 100.0)] if isinstance(interval, list) else None
+
 # %% ../../nbs/api/study/10_story.ipynb #1c96bc53
 def headline_text(
     table: pd.DataFrame,    # from `headline_table`
@@ -102,10 +106,7 @@ def headline_text(
         return "–" if math.isnan(value) else f"{value:.1f}"
     shown = pd.DataFrame(index=pd.Index(table.what, name="percent"))
     shown["measured"] = [plus_minus(r.value, r.std, 1) for r in table.itertuples()]
-    # a mean's interval is symmetric, and a percentage ends at 0 and 100
-    shown["95% interval"] = [
-        f"{max(c[0], 0):.1f} to {min(c[1], 100):.1f}" if isinstance(c, list) else "–" for c in table.ci95
-    ]
+    shown["95% interval"] = [f"{c[0]:.1f} to {c[1]:.1f}" if isinstance(c, list) else "–" for c in table.ci95]
     shown["from"] = [trainings_in_words([n]) for n in table.trainings]
     for column, words in (
         ("chance", "chance"),
