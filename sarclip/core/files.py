@@ -198,9 +198,16 @@ def _unpack_tar(archive: Path, dest: Path, max_bytes: int, max_files: int) -> in
             total, files = total + member.size, files + member.isfile()
             if member.name not in ("", "."): _check_member(archive, member.name, total, files, max_bytes, max_files)
             if member.isfile(): _check_new(archive, member.name, dest / member.name)
-            tar.extract(member, dest, filter="data")
+            _unpack_member(tar, member, dest / member.name)
         _check_rest(archive, tar.fileobj, max_bytes)
     return files
+
+def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    "Nothing but names and bytes: no owners, modes or times. (Python before 3.11.4 has no filter that does so.)"
+    folder = target if member.isdir() else target.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if member.isdir(): return
+    with tar.extractfile(member) as source, open(target, "wb") as file: shutil.copyfileobj(source, file)
 
 def _check_rest(archive: Path, file: IO[bytes], max_bytes: int) -> None:
     "Read on from the last member to the end, where a compressed file compares its checksum."
